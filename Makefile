@@ -1,0 +1,43 @@
+# Every target makes its own virtual environment, .venv, on the first call and installs again only when
+# pyproject.toml or setup.py change. EQKERNEL_DATA, if set, is where MNIST and the others are looked for.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help demo test bench lint clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s%s\n", $$1, $$2 }' Makefile
+
+demo: .venv/installed ## train on 8x8 digits with three seeds; weights and a picture land in demo/
+	$(BIN)/eqkernel train digits --seeds 3 --out demo
+
+test: .venv/installed-test ## run the tests
+	$(BIN)/python -m pytest
+
+bench: .venv/installed-bench ## time eqkernel beside its rivals (installs torch and jax)
+	$(BIN)/python -m bench
+
+lint: .venv/installed-lint ## ruff on the sources, mypy on the package as it installs
+	$(BIN)/ruff check .
+	rm -rf build
+	$(BIN)/pip install --quiet --no-deps --target build/package .
+	MYPYPATH=build/package $(BIN)/mypy --package eqkernel
+
+clean: ## remove the virtual environment, the demo's results and everything built
+	rm -rf .venv build dist demo *.egg-info .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find kernel tests bench -name __pycache__ -prune -exec rm -rf {} +
+
+.venv/made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "eqkernel needs Python 3.11 or newer, and '$(PYTHON)' is not: make PYTHON=/path/to/python3.11 ..." >&2; exit 1; }
+	@$(PYTHON) -m venv .venv || { \
+		echo "'$(PYTHON) -m venv' failed; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	@touch $@
+
+.venv/installed: .venv/made pyproject.toml setup.py
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+.venv/installed-%: .venv/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[$*]'
+	@touch $@

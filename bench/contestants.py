@@ -1,0 +1,165 @@
+"""Who takes part: eqkernel in its schedules, and the rivals, for each of the three things that are timed.
+
+    settle   free phase from rest and both nudged phases, +beta and -beta, of a squared-error network
+    update   Hebbian contrast of one matrix and Adam
+    step     a whole training step: eqkernel's few-step and single-sweep beside feed-forward backpropagation
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+import eqkernel
+
+from .ours import EqSettle, EqStep, EqUpdate
+from .problem import Problem, residual, settling
+from .rivals.backprop_hand import HandBackprop
+from .rivals.backprop_jax import JaxBackprop
+from .rivals.backprop_torch import TorchBackprop
+from .rivals.jax_settle import JaxSettle
+from .rivals.jax_update import JaxUpdate
+from .rivals.numpy_settle import NumpyHoisted, NumpyNaive
+from .rivals.torch_autograd_ep import TorchAutogradEP
+from .rivals.torch_settle import TorchRecurrent, TorchSettle
+from .rivals.torch_update import TorchUpdate
+
+SETTLE_REFERENCE = "torch no_grad, hoisted"
+UPDATE_REFERENCE = "torch mm + fused Adam"
+STEP_REFERENCE = "torch autograd backprop"
+
+
+@dataclass
+class Entry:
+    """A contestant that is ready to run, and what a row of the table says of it; flops for one call."""
+
+    run: Callable[[], None]
+    contestant: Any
+    schedule: str
+    steps: str
+    flops: float
+    frozen: bool = False  # the nudge is taken at the free state
+
+
+# Operations: 2 for each multiply-add of the matrix products that the named algorithm needs; no others count.
+
+
+def settle_flops(p: Problem, free: int, nudged: int, hoisted: bool = True) -> float:
+    drive = p.sizes[0] * p.sizes[1]
+    loop = 2 * sum(w.size for w in p.weights[1:]) + sum(a.size for a in p.lateral if a is not None)
+    passes = free + 2 * nudged
+    return 2.0 * p.batch * (drive * (1 if hoisted else passes) + loop * passes)
+
+
+def step_flops(p: Problem, free: int, nudged: int, channels: int = 1) -> float:
+    """Half-sweeps of a cross-entropy net; `channels` 1 for the difference form, 2 for a pair of states."""
+    drive, *hidden, readout = (w.size for w in p.weights)
+    inner = sum(hidden)
+    settle = drive + free * inner + readout + readout + channels * nudged * inner
+    return 2.0 * p.batch * (settle + drive + 2 * inner + readout)
+
+
+def backprop_flops(p: Problem) -> float:
+    drive, *rest = (w.size for w in p.weights)
+    return 2.0 * p.batch * (2 * drive + 3 * sum(rest))
+
+
+def even_odd_steps(p: Problem, free: int = 30, nudged: int = 10) -> tuple[int, int]:
+    """The fewest even-odd steps (free, nudged) whose residuals are no larger than those of so many
+    synchronous steps.
+
+    Judged in float64 on up to 64 of the samples, so that every even-odd row does no less than the synchronous
+    ones.
+    """
+    p = replace(p, x=p.x[:64], labels=p.labels[:64]).to("float64")
+
+    def reached(order: str, free: int, nudged: int) -> tuple[float, float]:
+        rival = NumpyHoisted(p, order, free, nudged)
+        rival.run()
+        return residual(p, rival.states())
+
+    free_goal, nudged_goal = reached("synchronous", free, nudged)
+    fewest = next(t for t in range(1, 4 * free) if reached("even-odd", t, 1)[0] <= free_goal)
+    return fewest, next(k for k in range(1, 4 * nudged) if reached("even-odd", fewest, k)[1] <= nudged_goal)
+
+
+def settle_entries(p: Problem, threads: int = 1) -> dict[str, Entry]:
+    """Contestants of the settle of `p`, all with gamma 1 and the live nudge unless the schedule says
+    otherwise.
+    """
+    T, K = 30, 10
+    recurrent = any(a is not None for a in p.lateral)
+    t, k = even_odd_steps(p)
+    entries: dict[str, Entry] = {}
+
+    def add(name: str, contestant: Any, schedule: str, free: int, nudged: int, **more: Any) -> None:
+        flops = settle_flops(p, free, nudged, more.pop("hoisted", True))
+        entries[name] = Entry(contestant.run, contestant, schedule, f"{free}+{nudged}", flops, **more)
+
+    add("numpy, naive", NumpyNaive(p), "synchronous", T, K, hoisted=False)
+    add("numpy, hoisted", NumpyHoisted(p), "synchronous", T, K)
+    add(SETTLE_REFERENCE, TorchRecurrent(p) if recurrent else TorchSettle(p), "synchronous", T, K)
+    if not recurrent:
+        add("torch no_grad, even-odd", TorchSettle(p, "even-odd", t, k), "even-odd", t, k)
+    add("torch autograd of Phi", TorchAutogradEP(p), "synchronous", T, K, hoisted=False)
+    add("jax jit, hoisted", JaxSettle(p), "synchronous", T, K)
+    add("jax jit, even-odd", JaxSettle(p, "even-odd", t, k), "even-odd", t, k)
+
+    converged = eqkernel.SCHEDULES["converged"]
+    literature = converged.but(form="plus-minus", nudge="live", tolerance=None)
+    synchronous = literature.but(order="synchronous", free_steps=T, nudged_steps=K)
+    even_odd = literature.but(order="even-odd", free_steps=t, nudged_steps=k)
+    add("eqkernel, synchronous", EqSettle(p, synchronous), "synchronous", T, K)
+    add("eqkernel, even-odd", EqSettle(p, even_odd), "even-odd", t, k)
+    difference = even_odd.but(form="mean-difference", nudge="frozen")
+    add("eqkernel, mean and difference", EqSettle(p, difference), "even-odd, frozen nudge", t, k, frozen=True)
+    if threads > 1:
+        add("eqkernel, one thread", EqSettle(p, even_odd, threads=1), "even-odd", t, k)
+        again = entries["eqkernel, even-odd"].contestant
+        again.threads = threads
+    return entries
+
+
+def update_entries(batch: int = 64) -> tuple[dict[str, Entry], dict[str, Any]]:
+    """The update of a 512 x 784 matrix, and the arrays it starts from."""
+    p = settling(784, 512, batch=batch)
+    rng = np.random.default_rng(3)
+    p = replace(p, labels=rng.integers(0, 512, batch))
+    ours = EqUpdate(p)
+    plus, minus = ours.nudged_states()
+    arrays: dict[str, Any] = {"W": p.weights[0], "x": p.x, "plus": plus, "minus": minus, "beta": p.beta}
+    flops = 2.0 * batch * p.weights[0].size
+    contestants: dict[str, tuple[Any, int]] = {
+        UPDATE_REFERENCE: (TorchUpdate(**arrays), 1),
+        "torch mm of both traces + fused Adam": (TorchUpdate(**arrays, contrast="traces"), 2),
+        "jax jit": (JaxUpdate(**arrays), 1),
+        "eqkernel": (ours, 1),
+    }
+    entries = {n: Entry(c.run, c, "", "", flops * depth) for n, (c, depth) in contestants.items()}
+    return entries, arrays
+
+
+STEPS: dict[str, Callable[..., Any]] = {
+    STEP_REFERENCE: TorchBackprop,
+    "torch hand-written backprop": HandBackprop,
+    "jax jit backprop": JaxBackprop,
+}
+
+
+def step_entries(p: Problem, optimiser: str, threads: int = 1) -> dict[str, Entry]:
+    """Contestants of a whole training step; the weights barely move (lr 1e-6), so the work stays the same."""
+    entries: dict[str, Entry] = {}
+    for name, rival in STEPS.items():
+        entries[name] = Entry((c := rival(p, optimiser, lr=1e-6)).run, c, "backprop", "", backprop_flops(p))
+    for name in ("few-step", "single-sweep"):
+        schedule = eqkernel.SCHEDULES[name]
+        channels = 1 if schedule.form == "difference" else 2
+        flops = step_flops(p, schedule.free_steps, schedule.nudged_steps, channels)
+        ours = replace(p, gamma=schedule.gamma)
+        for label, count in ((f"eqkernel, {name}", threads), (f"eqkernel, {name}, one thread", 1)):
+            if label.endswith("one thread") and threads == 1:
+                continue
+            c = EqStep(ours, schedule, optimiser, lr=1e-6, threads=count if threads > 1 else None)
+            entries[label] = Entry(c.run, c, name, f"{schedule.free_steps}+{schedule.nudged_steps}", flops)
+    return entries

@@ -1,0 +1,91 @@
+"""eqkernel as a contestant, through its public functions alone."""
+
+from typing import Any
+
+import numpy as np
+
+import eqkernel
+
+from .problem import Arrays, Problem, States
+
+
+def network(p: Problem, schedule: Any) -> eqkernel.Network:
+    """The eqkernel network of a problem, holding a copy of its weights."""
+    build = eqkernel.Network.dense if all(a is None for a in p.lateral) else eqkernel.Network.recurrent
+    output = "linear" if p.cost == "squared-error" else None
+    net = build(*p.sizes, neuron=p.neuron, output=output, cost=p.cost, schedule=schedule, backend="cpu")
+    source: dict[str, Any] = {"dense": p.weights, "bias": p.biases, "lateral": p.lateral}
+    for connection, parameter in zip(net.connections, net.parameters, strict=True):
+        parameter[...] = source[connection.stem][connection.post - 1]
+    return net
+
+
+def parameters(net: eqkernel.Network, p: Problem) -> Arrays:
+    """The network's parameters in the problem's order: W_1, b_1, [A_1,] W_2, ..."""
+    named = {(c.post, c.stem): a for c, a in zip(net.connections, net.parameters, strict=True)}
+    layers = range(1, len(p.sizes))
+    return [named[l, s] for l in layers for s in ("dense", "bias", "lateral") if (l, s) in named]
+
+
+def use_threads(threads: int | None) -> None:
+    """Sets the number of threads where it differs: setting it starts a new pool."""
+    if threads and threads != eqkernel.get_threads():
+        eqkernel.set_threads(threads)
+
+
+class EqSettle:
+    """`threads` None leaves the number of threads as it is."""
+
+    def __init__(self, p: Problem, schedule: Any, threads: int | None = None):
+        self.p, self.schedule, self.threads = p, schedule, threads
+        self.net, self.target = network(p, schedule), p.target
+
+    def run(self) -> None:
+        use_threads(self.threads)
+        self.free = eqkernel.free_phase(self.net, self.p.x, reuse=True)
+        self.nudged = eqkernel.nudged_phase(self.net, self.free, self.target, self.p.beta, reuse=True)
+
+    def states(self) -> States:
+        L = len(self.p.weights)
+        pairs = list(zip(self.nudged.mean[-L:], self.nudged.difference[-L:], strict=True))
+        plus, minus = ([m + sign * self.p.beta * d for m, d in pairs] for sign in (1, -1))
+        return States(list(self.free.state[-L:]), plus, minus)
+
+
+class EqStep:
+    def __init__(self, p: Problem, schedule: Any, optimiser: str = "sgd", lr: float = 1e-4, eps: float = 1e-8,
+                 threads: int | None = None):  # fmt: skip
+        self.p, self.threads, self.net = p, threads, network(p, schedule)
+        self.optimiser = eqkernel.Adam(lr=lr, eps=eps) if optimiser == "adam" else eqkernel.SGD(lr=lr)
+
+    def run(self) -> None:
+        use_threads(self.threads)
+        p = self.p
+        self.step = eqkernel.train_step(self.net, p.x, p.labels, beta=p.beta, optimiser=self.optimiser)
+
+    def parameters(self) -> Arrays:
+        return parameters(self.net, self.p)
+
+
+class EqUpdate:
+    """The update of a single clamped-input matrix and its bias."""
+
+    def __init__(self, p: Problem, lr: float = 1e-3):
+        self.net, self.p = network(p, "converged"), p
+        free = eqkernel.free_phase(self.net, p.x)
+        self.nudged = eqkernel.nudged_phase(self.net, free, p.target, p.beta)
+        self.optimiser = eqkernel.Adam(lr=lr)
+
+    def nudged_states(self) -> tuple[np.ndarray, np.ndarray]:
+        m, d = self.nudged.mean[-1], self.nudged.difference[-1]
+        return m + self.p.beta * d, m - self.p.beta * d
+
+    def load(self, plus: np.ndarray, minus: np.ndarray) -> None:
+        self.nudged.mean[-1][...] = (plus + minus) / 2
+        self.nudged.difference[-1][...] = (plus - minus) / (2 * self.p.beta)
+
+    def run(self) -> None:
+        eqkernel.hebbian_update(self.net, self.nudged, self.optimiser)
+
+    def parameters(self) -> Arrays:
+        return parameters(self.net, self.p)[:1]

@@ -1,0 +1,213 @@
+"""How results read: the cells of the table, the summaries under it, and the page for docs/."""
+
+from typing import Any
+
+import numpy as np
+
+Run = dict[str, Any]
+COLUMNS = ["net", "batch", "phase", "contestant", "schedule", "steps", "residual", "gradient cosine",
+           "samples/s", "ratio", "GFLOP/s", "% of roof"]  # fmt: skip
+WORDS = ["net", "phase", "contestant", "schedule", "steps"]
+
+# What is claimed: net, batch, phase, contestant, against, at least so many times as fast.
+TARGETS = [
+    ("784-512-10", 64, "settle", "eqkernel, even-odd", "torch no_grad, hoisted", 1.6),
+    ("784-512-10", 64, "settle", "eqkernel, even-odd", "torch no_grad, even-odd", 1.0),
+    ("784-512-10", 64, "settle", "eqkernel, even-odd", "jax jit, hoisted", 1.3),
+    ("784-512-10", 64, "settle", "eqkernel, even-odd", "torch autograd of Phi", 20.0),
+    ("784-512-10", 1, "settle", "eqkernel, even-odd", "torch no_grad, hoisted", 8.0),
+    ("784-512-512-10", 64, "settle", "eqkernel, even-odd", "torch no_grad, hoisted", 1.5),
+    ("784-512-512-10", 64, "settle", "eqkernel, even-odd", "jax jit, hoisted", 1.5),
+    ("784-256r-10", 64, "settle", "eqkernel, even-odd", "torch no_grad, hoisted", 1.0),
+    ("784-256r-10", 1, "settle", "eqkernel, even-odd", "torch no_grad, hoisted", 2.5),
+    ("512 x 784", 64, "hebbian + adam", "eqkernel", "torch mm + fused Adam", 2.0),
+    *(
+        (net, 64, f"whole step, {optimiser}", f"eqkernel, {schedule}", "torch autograd backprop", least)
+        for net in ("784-512-10", "784-512-512-10", "784-256-256-256-256-10")
+        for optimiser in ("sgd", "adam")
+        for schedule, least in (("few-step", 0.8), ("single-sweep", 1.2))
+    ),
+]
+
+
+def digits3(value: float) -> str:
+    """Three significant digits, plainly: 0.987, 1.23, 45.6, 12,300."""
+    if value == 0:
+        return "0"
+    decimals = max(0, 2 - int(np.floor(np.log10(abs(value)))))
+    return f"{round(value, 2 - int(np.floor(np.log10(abs(value))))):,.{decimals}f}"
+
+
+def roof(run: Run) -> float:
+    return max(run["roofs"]["sgemm GFLOP/s"].values())
+
+
+def caption(run: Run) -> str:
+    sgemm = ", ".join(f"{name} {value:.0f}" for name, value in run["roofs"]["sgemm GFLOP/s"].items())
+    return (
+        f"{run['threads']} thread{'s' * (run['threads'] > 1)}: {run['machine']['cpu']}, float32; "
+        f"sgemm {sgemm} GFLOP/s; triad {run['roofs']['triad GB/s']:.1f} GB/s"
+    )
+
+
+def cells(row: dict[str, Any], run: Run) -> list[str]:
+    """The row as text, in the order of COLUMNS."""
+    low, middle, high = row["ratio"]
+    own = row["contestant"] == row["reference"]
+    return [
+        row["net"], str(row["batch"]), row["phase"], row["contestant"], row["schedule"], row["steps"],
+        " / ".join(f"{r:.0e}" for r in row["residual"] or ()),
+        f"{shortened(row['cosine'])} / {shortened(row['worst cosine'])}",
+        digits3(row["samples/s"]),
+        "1" if own else f"{digits3(middle)} ({digits3(low)}–{digits3(high)})",
+        f"{row['GFLOP/s']:.0f}", f"{100 * row['GFLOP/s'] / roof(run):.0f}",
+    ]  # fmt: skip
+
+
+def shortened(cosine: float) -> str:
+    """A cosine near 1 to six digits, never rounded up to 1."""
+    return f"{min(cosine, 0.999999):.6f}"[1:] if cosine > 0 else f"{cosine:.3f}"
+
+
+def versus(
+    run: Run, net: str, batch: int, phase: str, name: str, against: str
+) -> tuple[float, float, float] | None:
+    """Quartiles and median (low, median, high) of the ratio of any two contestants timed together."""
+    group = [r for r in run["rows"] if (r["net"], r["batch"], r["phase"]) == (net, batch, phase)]
+    rows = {r["contestant"]: r for r in group}
+    if name not in rows or against not in rows:
+        return None
+    ratios = np.array(rows[against]["seconds"]) / np.array(rows[name]["seconds"])
+    low, middle, high = np.percentile(ratios, [25, 50, 75])
+    return float(low), float(middle), float(high)
+
+
+Summary = tuple[str, list[str], list[list[str]]]
+
+
+def targets(run: Run) -> Summary:
+    lines = []
+    for net, batch, phase, name, against, least in TARGETS:
+        if found := versus(run, net, batch, phase, name, against):
+            low, middle, high = map(digits3, found)
+            met = "yes" if found[1] >= least else "no"
+            work = f"{phase}, {net}, B={batch}"
+            lines.append([work, name, against, f"{least:g}", f"{middle} ({low}–{high})", met])
+    return "Targets, one thread", ["work", "contestant", "against", "wanted", "measured", "met"], lines
+
+
+def threads(run: Run) -> Summary:
+    """eqkernel with all of the run's threads against itself with one, timed together."""
+    lines = []
+    for row in run["rows"]:
+        name = row["contestant"]
+        if name.endswith(", one thread"):
+            several = name.removesuffix(", one thread")
+            several = "eqkernel, even-odd" if several == "eqkernel" else several
+            found = versus(run, row["net"], row["batch"], row["phase"], several, name)
+            if found:
+                low, middle, high = map(digits3, found)
+                work = f"{row['phase']}, {row['net']}, B={row['batch']}"
+                lines.append([work, several, f"{middle} ({low}–{high})"])
+    return f"{run['threads']} threads against one", ["work", "contestant", "ratio"], lines
+
+
+def fastest(run: Run) -> Summary:
+    """eqkernel's fastest row of every group against the fastest row of anyone else."""
+    groups: dict[tuple, list[dict[str, Any]]] = {}
+    for row in run["rows"]:
+        if not row["contestant"].endswith("one thread"):
+            groups.setdefault((row["net"], row["batch"], row["phase"]), []).append(row)
+    lines = []
+    for (net, batch, phase), rows in groups.items():
+        own = [row for row in rows if row["contestant"].startswith("eqkernel")]
+        sides = own, [row for row in rows if row not in own]
+        if all(sides):
+            ours, theirs = (max(side, key=lambda r: r["samples/s"])["contestant"] for side in sides)
+            found = versus(run, net, batch, phase, ours, theirs)
+            assert found is not None
+            low, middle, high = map(digits3, found)
+            lines.append([f"{phase}, {net}, B={batch}", ours, theirs, f"{middle} ({low}–{high})"])
+    title = f"Against the fastest rival, {run['threads']} thread{'s' * (run['threads'] > 1)}"
+    return title, ["work", "contestant", "against", "ratio"], lines
+
+
+def memory(rows: list[dict[str, Any]]) -> Summary:
+    lines = [
+        [r["contestant"], *(f"{v:.1f}" for v in r["peak MiB"]), f"{r['ratio']:.3f}",
+         *(f"{v:.1f}" for v in r["added MiB"])]
+        for r in rows
+    ]  # fmt: skip
+    few, many = rows[0]["steps"] if rows else (10, 1000)
+    head = ["contestant", f"peak MiB, {few} steps", f"{many} steps", "ratio",
+            f"added, {few} steps", f"{many} steps"]  # fmt: skip
+    return "Peak memory of a process, settle of 784-512-10 at B=64", head, lines
+
+
+def summaries(results: dict[str, Any]) -> list[Summary]:
+    found = []
+    for run in results["runs"]:
+        found += [targets(run) if run["threads"] == 1 else threads(run), fastest(run)]
+    found.append(memory(results["memory"]))
+    return [s for s in found if s[2]]
+
+
+def grid(head: list[str], body: list[list[str]], words: list[str]) -> str:
+    marks = [":--" if column in words else "--:" for column in head]
+    lines = [head, marks, *body]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def listed(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {item}" for key, item in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+HOW = """\
+Written by `make bench` and `python -m bench --from build/bench.json --markdown docs/benchmarks.md`.
+
+**How to read it.** Every contestant solves the same problem from the same weights and is checked before it is
+timed: its settled states must leave no larger residual than the reference's, and its gradient is compared
+with the float64 implicit gradient. Contestants take turns, round after round in rotating order; a ratio is
+the median over rounds of the ratio to the reference inside one round, with its quartiles. *Residual* is max
+|ρ(drive) − s| over all units and samples, in float64, after the free phase and after the nudged phases.
+*Gradient cosine* is given over all parameters and for the worst single array. *GFLOP/s* counts only the
+matrix products that the row's own algorithm needs, and *% of roof* sets it against the fastest sgemm that any
+installed library reaches in the same process.
+
+- **settle** is the free phase from rest and both nudged phases (β = 0.1, γ = 1, squared error, linear
+  output): 30 + 10 synchronous steps, or the fewest even-odd steps that reach the same residuals. Rows of
+  different order do different amounts of work for an equally settled state; compare them for the time, and
+  rows of one order for the code.
+- **hebbian + adam** is the contrast and Adam's step for one matrix of the clamped input. The cosine is that
+  of the weights' change over three steps.
+- **whole step** is one training step (β = 0.02, cross-entropy) at weights trained for three epochs on
+  enlarged digits. The *few-step* and *single-sweep* schedules of eqkernel do far less work than the
+  literature's 30 + 10 steps: set them beside backpropagation, never beside a settle of 30 + 10. Single-sweep
+  is backpropagation up to secant derivatives. The cosine of backpropagation is with the gradient of its own
+  feed-forward network. The work of a step does not depend on β; a larger β crosses more corners of the hard
+  sigmoid and lowers eqkernel's cosine.
+
+Libraries choose their kernels by processor: on AMD, torch's MKL uses 256-bit vectors even where 512-bit ones
+exist, and OpenBLAS may not recognise a new processor. That is what users of these libraries get, so nothing
+here overrides it; the caption of each table names every library's own sgemm rate, and the roof is the fastest
+of them.
+"""
+
+
+def markdown(results: dict[str, Any]) -> str:
+    """The page, from the results alone."""
+    parts = ["# Benchmarks\n", HOW]
+    if results["runs"]:
+        about = results["runs"][0]["machine"]
+        lines = [f"| {key} | {listed(value)} |" for key, value in about.items()]
+        parts.append("\n".join(["## Machine\n", "| | |", "|:--|:--|", *lines, ""]))
+    for title, head, body in summaries(results):
+        parts.append(f"## {title}\n\n{grid(head, body, ['work', 'contestant', 'against'])}\n")
+    for run in results["runs"]:
+        if run["rows"]:
+            body = [cells(row, run) for row in run["rows"]]
+            title = f"## All rows, {run['threads']} thread{'s' * (run['threads'] > 1)}\n"
+            parts.append(f"{title}\n{caption(run)}\n\n{grid(COLUMNS, body, WORDS)}\n")
+    return "\n".join(parts)

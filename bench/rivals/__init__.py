@@ -1,0 +1,3 @@
+"""What a good user would write without eqkernel: one idea a file, every one solving a
+`bench.problem.Problem`.
+"""

@@ -1,0 +1,87 @@
+"""Backends by name: who computes the verbs, and what to do when one is missing.
+
+A backend is a package with one module per connection stem, holding the verbs of `eqkernel.reference`, and a module
+`neurons`. It may offer `fused(network)`: the phases of the networks it covers, in its own kernels.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from .errors import BackendError, lookup
+
+if TYPE_CHECKING:
+    from .network import Network
+
+# name -> what it is, and what to do where it cannot be imported. "auto" takes the first that works and covers.
+BACKENDS = {
+    "cpu": ("Numba kernels, float32 and float64", "reinstall eqkernel: numba is one of its dependencies"),
+    "reference": ("NumPy, float64: the specification", "reinstall eqkernel"),
+}
+
+
+@cache
+def _import(name: str) -> ModuleType | ImportError:
+    try:
+        return import_module(f".{name}", __package__)
+    except ImportError as error:
+        return error
+
+
+def unavailable(name: str) -> str | None:
+    """Why backend `name` cannot be used here and the fix; None if it can."""
+    _, fix = lookup("backend", name, BACKENDS)
+    found = _import(name)
+    return f"{found}; {fix}" if isinstance(found, ImportError) else None
+
+
+def load_backend(name: str) -> ModuleType:
+    """The module of backend `name`; BackendError with the reason, the fix and what is available."""
+    reason = unavailable(name)
+    if reason:
+        present = ", ".join(other for other in BACKENDS if not unavailable(other))
+        raise BackendError(f"backend {name!r} is not available: {reason}. Available: {present}")
+    module = _import(name)
+    assert isinstance(module, ModuleType)
+    return module
+
+
+def verbs(name: str, stem: str) -> ModuleType | None:
+    """The module of backend `name` with the verbs of connection `stem` (or "neurons"); None if it has none."""
+    module = load_backend(name)
+    if not hasattr(module, stem) and find_spec(f".{name}.{stem}", __package__):
+        import_module(f".{name}.{stem}", __package__)
+    return getattr(module, stem, None)
+
+
+def choose(name: str, network: Network) -> str:
+    """The backend to run `network` on: `name` itself if it covers the network, or for "auto" the fastest that does.
+
+    An explicit choice never falls back: it raises BackendError instead.
+    """
+    if name == "auto":
+        usable = [other for other in BACKENDS if not unavailable(other)]
+        lacking = {other: _lacks(other, network) for other in usable}
+        for other in usable:
+            if not lacking[other]:
+                return other
+        reasons = "; ".join(f"{other!r} has no {lack}" for other, lack in lacking.items())
+        raise BackendError(f"no backend covers this network: {reasons}")
+    load_backend(name)
+    lacking = _lacks(name, network)
+    if lacking:
+        raise BackendError(f"backend {name!r} has no {lacking}: choose backend='auto'")
+    return name
+
+
+def _lacks(name: str, network: Network) -> str | None:
+    for connection in network.connections:
+        if verbs(name, connection.stem) is None:
+            return f"connection {connection.stem!r}"
+    if name == "reference" and network.dtype != "float64":
+        return f"{network.dtype}, only float64"
+    return None

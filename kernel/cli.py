@@ -1,0 +1,263 @@
+"""The command line: eqkernel train, predict, doctor. A user's error is one line and exit code 2."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any
+
+import click
+from rich.console import Console
+
+from . import __version__, data, report
+from .backends import BACKENDS
+from .costs import COSTS
+from .cpu.compile import set_threads
+from .datafiles import read_image
+from .doctor import examine
+from .errors import EqkernelError
+from .figures import draw
+from .learning import predict as predicted
+from .network import Network
+from .neurons import NEURONS
+from .optimisers import OPTIMISERS, Optimiser, cosine
+from .phases import VARIANTS
+from .schedules import FORMS, ORDERS, SCHEDULES, find_schedule
+from .training import fit, residual_curves
+
+DIGITS = tuple("0123456789")
+CLOTHES = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot")
+
+
+@dataclass(frozen=True)
+class Task:
+    """A data set of square images to train on, and the settings that did best on its validation split."""
+
+    load: Callable[[Path | None], data.Split]
+    labels: tuple[str, ...]
+    hidden: str
+    epochs: int
+    batch: int
+    lr: float  # of Adam
+    weight_decay: float  # of Adam
+
+
+TASKS = {
+    "digits": Task(lambda folder: data.load_digits(), DIGITS, "256,128", 40, 16, 2e-3, 0.3),
+    "mnist": Task(data.load_mnist, DIGITS, "512", 15, 64, 2e-3, 0.1),
+    "fashion-mnist": Task(data.load_fashion_mnist, CLOTHES, "512", 15, 64, 2e-3, 0.1),
+}
+RATES = {"momentum": 0.1, "sgd": 0.5}
+
+
+class Commands(click.Group):
+    """A group that tells every warning in one line, and every user error in one line with exit code 2."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            with warnings.catch_warnings():
+                warnings.showwarning = _tell
+                sys.exit(super().main(*args, **kwargs | {"standalone_mode": False}))
+        except click.ClickException as error:
+            message = error.format_message()
+        except EqkernelError as error:
+            message = str(error)
+        except (click.Abort, KeyboardInterrupt):
+            click.echo("eqkernel: interrupted", err=True)
+            sys.exit(130)
+        click.echo(f"eqkernel: {' '.join(message.split())}", err=True)
+        sys.exit(2)
+
+
+def _tell(message: Warning | str, *_: Any, **__: Any) -> None:
+    click.echo(f"eqkernel: note: {' '.join(str(message).split())}", err=True)
+
+
+def choice(names: Iterable[str]) -> click.Choice:
+    """One of `names`."""
+    return click.Choice(list(names))
+
+
+FOLDER = click.Path(path_type=Path)
+BACKEND = click.option("--backend", type=choice(["auto", *BACKENDS]), default="auto", show_default=True)
+DATA = click.option(
+    "--data", "place", type=FOLDER, help="Folder of the data set; else $EQKERNEL_DATA, else it is downloaded."
+)
+
+
+@click.group(cls=Commands, invoke_without_command=True)
+@click.version_option(__version__, message="eqkernel %(version)s")
+@click.pass_context
+def main(context: click.Context) -> None:
+    """Neural networks trained by equilibrium propagation."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
+
+
+@main.command()
+@click.argument("dataset", type=choice(TASKS))
+@click.option("--hidden", metavar="N[,N...]", multiple=True, help="Neurons of the hidden layers, in order.")
+@click.option("--recurrent", is_flag=True, help="Connect every hidden layer to itself, symmetrically.")
+@click.option("--neuron", type=choice(n for n in NEURONS if n != "softmax"), help="Of the hidden layers.")
+@click.option("--cost", type=choice(COSTS), default="cross-entropy", show_default=True)
+@click.option("--beta", type=float, default=0.02, show_default=True, help="Strength of the nudge.")
+@click.option("--variant", type=choice(VARIANTS), default="centered", show_default=True)
+@click.option("--schedule", type=choice(SCHEDULES), help="few-step; converged if recurrent.")
+@click.option("--gamma", type=float, help="Gain of feedback, instead of the schedule's.")
+@click.option("--free-steps", type=int, help="Steps of the free phase, instead of the schedule's.")
+@click.option("--nudged-steps", type=int, help="Steps of the nudged phase, instead of the schedule's.")
+@click.option("--order", type=choice(ORDERS), help="Which layers relax when, instead of the schedule's.")
+@click.option("--form", type=choice(FORMS), help="What the nudged phase carries, instead of the schedule's.")
+@click.option("--optimiser", type=choice(OPTIMISERS), default="adam", show_default=True)
+@click.option("--lr", type=float, help="Learning rate at first; it falls to 0 along a cosine.")
+@click.option("--weight-decay", type=float, help="Decoupled; Adam has one by default.")
+@click.option("--epochs", type=click.IntRange(1))
+@click.option("--batch", type=click.IntRange(1), help="Samples in a step.")
+@BACKEND
+@click.option("--dtype", type=choice(["float32", "float64"]), help="float32, or what the backend has.")
+@click.option("--threads", type=click.IntRange(1), help="Threads of the kernels.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of weights and shuffles.")
+@click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="Runs, from --seed on.")
+@click.option("--validation", type=float, metavar="FRACTION", help="Judge on this part of the training set.")
+@DATA
+@click.option("--out", type=FOLDER, help="Folder for weights and picture.  [default: eqkernel-DATASET]")
+def train(dataset: str, place: Path | None, out: Path | None, **options: Any) -> None:
+    """Train on DATASET; save the weights, and a picture of how the network learned.
+
+    What --hidden, --epochs, --batch, and Adam's --lr and --weight-decay are by default was chosen for each
+    DATASET on a validation split.
+    """
+    task, console = TASKS[dataset], Console()
+    options["epochs"] = options["epochs"] or task.epochs
+    options["batch"] = options["batch"] or task.batch
+    out = out or Path(f"eqkernel-{dataset}")
+    _prepare(out)
+    if options["threads"]:
+        set_threads(options["threads"])
+    x, y, x_held, y_held = task.load(place)
+    judge = "test"
+    if options["validation"] is not None:
+        judge = "validation"
+        x, y, x_held, y_held = data.validation_split(x, y, options["validation"])
+
+    seeds = range(options["seed"], options["seed"] + options["seeds"])
+    nets = [_network(task, x.shape[1], seed, options) for seed in seeds]
+    beta, batches = options["beta"], -(-len(x) // options["batch"])
+    start = nets[0].parameters[0].copy()
+    residuals = {"before": residual_curves(nets[0], x[:64], y[:64], beta)}
+    with report.progress_of(len(nets), options["epochs"], batches) as callback:
+        histories = [
+            fit(
+                net,
+                x,
+                y,
+                epochs=options["epochs"],
+                batch=options["batch"],
+                optimiser=_optimiser(task, options, options["epochs"] * batches),
+                beta=beta,
+                variant=options["variant"],
+                seed=net.seed,
+                held_out=(x_held, y_held),
+                callback=callback(run),
+            )
+            for run, net in enumerate(nets)
+        ]
+    residuals["after"] = residual_curves(nets[0], x[:64], y[:64], beta)
+    console.print(report.results(seeds, histories, judge))
+
+    summary = report.summary(histories, judge)
+    console.print(summary, style="bold", highlight=False)
+
+    sizes = "-".join(map(str, nets[0].sizes))
+    title = f"{dataset}, {sizes}, {nets[0].schedule.name} equilibrium propagation: {summary}"
+    learned = (nets[0].parameters[0] - start) * x.std(axis=0)
+    story = report.story(title, nets[0], learned, histories, judge, x_held, y_held, task.labels, residuals)
+    nets[0].save(out / "weights.safetensors")
+    draw(story, out / "training.png")
+    click.echo(f"saved {out / 'weights.safetensors'} and {out / 'training.png'}")
+
+
+@main.command()
+@click.argument("weights", type=FOLDER)
+@click.argument("dataset", type=choice(TASKS), required=False)
+@click.option("--image", "images", type=FOLDER, multiple=True, help="A .npy or a picture, light on dark.")
+@click.option("--invert", is_flag=True, help="The pictures are dark on light.")
+@DATA
+@BACKEND
+def predict(
+    weights: Path,
+    dataset: str | None,
+    images: tuple[Path, ...],
+    invert: bool,
+    place: Path | None,
+    backend: str,
+) -> None:
+    """Read the network in WEIGHTS, and test it on DATASET or say what it sees in each --image."""
+    if not dataset and not images:
+        raise EqkernelError(f"nothing to predict: add a data set ({', '.join(TASKS)}) or --image FILE")
+    console, net = Console(), Network.load(weights, backend)
+    names = TASKS[dataset].labels if dataset else tuple(map(str, range(net.sizes[-1])))
+    if dataset:
+        _, _, x, y = TASKS[dataset].load(place)
+        console.print(report.confusion(predicted(net, x), y, names))
+    for path in images:
+        output = predicted(net, read_image(path, net.sizes[0], invert)[None], output=True)[0]
+        ranking = (f"{names[k]} ({output[k]:.3f})" for k in output.argsort()[:-4:-1])
+        click.echo(f"{path}: {', then '.join(ranking)}")
+
+
+@main.command()
+def doctor() -> None:
+    """Say what eqkernel runs on, which backends it can use, and whether they agree."""
+    if not examine(Console()):
+        sys.exit(1)
+
+
+def _prepare(out: Path) -> None:
+    """Makes the folder, and finds out before the training whether it can be written to."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        TemporaryFile(dir=out).close()
+    except OSError as error:
+        raise EqkernelError(f"cannot write into {out}: {error.strerror}; name another --out") from error
+
+
+def _network(task: Task, features: int, seed: int, options: dict[str, Any]) -> Network:
+    kind = Network.recurrent if options["recurrent"] else Network.dense
+    schedule = find_schedule(options["schedule"] or ("converged" if options["recurrent"] else "few-step"))
+    changes = ("gamma", "free_steps", "nudged_steps", "order", "form")
+    given: dict[str, Any] = {"neuron": options["neuron"]} if options["neuron"] else {}
+    return kind(
+        features,
+        *_widths(options["hidden"] or (task.hidden,)),
+        len(task.labels),
+        cost=options["cost"],
+        schedule=schedule.but(**{name: options[name] for name in changes if options[name] is not None}),
+        dtype=options["dtype"] or ("float64" if options["backend"] == "reference" else "float32"),
+        backend=options["backend"],
+        seed=seed,
+        **given,
+    )
+
+
+def _widths(hidden: tuple[str, ...]) -> list[int]:
+    """Whole numbers out of "512,256" or several of them."""
+    try:
+        return [int(part) for part in ",".join(hidden).split(",")]
+    except ValueError:
+        given = ",".join(hidden)
+        raise EqkernelError(f"--hidden {given!r}: give whole numbers, like 512 or 512,256") from None
+
+
+def _optimiser(task: Task, options: dict[str, Any], steps: int) -> Optimiser:
+    name, lr, decay = options["optimiser"], options["lr"], options["weight_decay"]
+    default = (task.lr, task.weight_decay) if name == "adam" else (RATES[name], 0.0)
+    return OPTIMISERS[name](
+        default[0] if lr is None else lr,
+        weight_decay=default[1] if decay is None else decay,
+        schedule=cosine(steps),
+    )

@@ -1,0 +1,186 @@
+"""The fused phases of layered networks: what `eqkernel.relaxation` spells out, in kernels, tile by tile.
+
+Covers networks whose every layer is driven by the one below it (dense and bias) and perhaps by itself (lateral).
+"""
+
+from __future__ import annotations
+
+from copy import copy
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..neurons import find_neuron
+from ..optimisers import Optimiser
+from ..schedules import FORMS, NUDGES, ORDERS, Schedule
+from . import chain, tiles, update
+from .compile import get_threads, spread
+from .microkernel import VECTOR_BYTES
+
+if TYPE_CHECKING:
+    from ..network import Network
+
+Settled = tuple[int, float, float]
+
+
+def plan_of(network: Network) -> NDArray | None:
+    """The table that tells the kernels of a layered network what is where (`tiles`); None for another topology."""
+    plan = np.full((len(network.layers), 6), -1, np.int64)
+    plan[:, tiles.SIZE] = network.sizes
+    plan[:, tiles.NEURON] = [find_neuron(layer.neuron).code for layer in network.layers]
+    plan[:, tiles.ROW] = np.cumsum([0, 0, *network.sizes[1:-1]])
+    column = {"dense": tiles.WEIGHT, "bias": tiles.BIAS, "lateral": tiles.LATERAL}
+    for connection, at in zip(network.connections, network.offsets, strict=True):
+        pre = connection.pre if connection.pre is not None else connection.post - 1
+        if connection.stem not in column or not connection.post - 1 <= pre <= connection.post:
+            return None
+        plan[connection.post, column[connection.stem]] = at
+    return plan if (plan[1:, [tiles.WEIGHT, tiles.BIAS]] >= 0).all() else None
+
+
+class Workspace:
+    """All memory of a training step for batches of up to `batch` samples; its size knows nothing of settle steps."""
+
+    def __init__(self, plan: NDArray, batch: int, dtype: np.dtype) -> None:
+        width = 2 * VECTOR_BYTES // dtype.itemsize
+        count = -(-batch // width)
+        rows = int(plan[1:, tiles.SIZE].sum())
+        features, classes = int(plan[0, tiles.SIZE]), int(plan[-1, tiles.SIZE])
+        self.batch, self.width = batch, width
+        self.tiles = np.zeros((count, (features + tiles.SECTIONS * rows + classes + 1) * width), dtype)
+        self.state, self.mean, self.difference = (np.zeros(batch * rows, dtype) for _ in range(3))
+        self.report = np.zeros((count, 3))
+
+    def with_own_results(self) -> Workspace:
+        """A workspace that shares all but the arrays a nudged phase returns."""
+        other = copy(self)
+        other.mean, other.difference = np.empty_like(self.mean), np.empty_like(self.difference)
+        return other
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all its arrays."""
+        return sum(array.nbytes for array in vars(self).values() if isinstance(array, np.ndarray))
+
+
+class Layered:
+    """The phases of one layered network."""
+
+    def __init__(self, network: Network, plan: NDArray) -> None:
+        self.network, self.plan, self.sizes = network, plan, network.sizes
+        self.rows = [int(row) for row in plan[:, tiles.ROW]]
+        self.synapses = sum(w.size for w in network.parameters)
+        self.workspace: Workspace | None = None
+
+    def reserve(self, batch: int, reuse: bool) -> Workspace:
+        """Memory for a batch: new, or the network's own, which grows to the largest batch and is then used again."""
+        if not reuse:
+            return Workspace(self.plan, batch, self.network.dtype)
+        if self.workspace is None or self.workspace.batch < batch:
+            self.workspace = Workspace(self.plan, batch, self.network.dtype)
+        return self.workspace
+
+    def views(self, x: NDArray, flat: NDArray) -> list[NDArray]:
+        """The flat blocks (B, n_l) of layers 1..L as arrays, with x before them."""
+        batch = len(x)
+        blocks = zip(self.rows[1:], self.sizes[1:], strict=True)
+        return [x, *(flat[batch * row : batch * (row + n)].reshape(batch, n) for row, n in blocks)]
+
+    def free(self, x: NDArray, schedule: Schedule, reuse: bool = False) -> tuple[Workspace, list[NDArray], Settled]:
+        """The free phase from rest, x (B, n_0)."""
+        workspace, real = self.reserve(len(x), reuse), self.network.dtype.type
+        stop = schedule.tolerance if schedule.early_stop and schedule.tolerance else 0.0
+
+        def run(begin: int, end: int) -> None:
+            chain.free_tiles(
+                self.plan, self.network.buffer, workspace.tiles, x.reshape(-1), workspace.state, workspace.report,
+                begin, end, ORDERS[schedule.order], schedule.free_steps, real(schedule.gamma), real(schedule.step),
+                real(stop),
+            )  # fmt: skip
+
+        settled = self._over_tiles(run, workspace, len(x), schedule.free_steps)
+        return workspace, self.views(x, workspace.state), settled
+
+    def detach(self, workspace: Workspace) -> Workspace:
+        """The same free state with room of its own for a nudged phase, whose results are the caller's to keep."""
+        return workspace.with_own_results()
+
+    def nudged(
+        self,
+        workspace: Workspace,
+        x: NDArray,
+        target: NDArray,
+        beta: float,
+        variant: str,
+        schedule: Schedule,
+    ) -> tuple[list[NDArray], list[NDArray], Settled]:
+        """Mean and difference, per unit of beta, of the nudged states, from the free state that `workspace` holds."""
+        real = self.network.dtype.type
+        form = FORMS[schedule.form] if variant == "centered" else tiles.RUN_STATE
+        signed = real(-beta if variant == "negative" else beta)
+        stop = schedule.tolerance if schedule.early_stop and schedule.tolerance else 0.0
+
+        def run(begin: int, end: int) -> None:
+            chain.nudged_tiles(
+                self.plan, self.network.buffer, workspace.tiles, target.reshape(-1),
+                workspace.mean, workspace.difference, workspace.report, begin, end,
+                form, ORDERS[schedule.order], schedule.nudged_steps, real(schedule.gamma), signed,
+                real(schedule.step), NUDGES[schedule.nudge], real(stop),
+            )  # fmt: skip
+
+        settled = self._over_tiles(run, workspace, len(x), schedule.nudged_steps)
+        return self.views(x, workspace.mean), self.views(x, workspace.difference), settled
+
+    def _over_tiles(self, run, workspace: Workspace, batch: int, steps: int) -> Settled:  # type: ignore[no-untyped-def]
+        count = -(-batch // workspace.width)
+
+        def part(index: int, parts: int) -> None:
+            run(count * index // parts, count * (index + 1) // parts)
+
+        spread(part, count, 2.0 * self.synapses * batch * steps)
+        taken, residual, early = workspace.report[:count].max(axis=0)  # a NaN wins
+        return int(taken), float(residual), float(early)
+
+    def update(self, mean: list[NDArray], difference: list[NDArray], optimiser: Optimiser, schedule: Schedule) -> None:
+        """One optimiser step on every connection."""
+        first, second = optimiser.moments_for(self.network.buffer)
+        rates = optimiser.rate(), optimiser.weight_decay
+        self._update(
+            self.network.buffer, first, second, mean, difference, schedule, optimiser.rule, rates, optimiser.hyper()
+        )
+
+    def gradient(self, mean: list[NDArray], difference: list[NDArray], schedule: Schedule) -> list[NDArray]:
+        """The descent gradient of the mean loss, one array a connection."""
+        network = self.network
+        out, none = np.zeros_like(network.buffer), np.zeros(0, network.dtype)
+        self._update(out, none, none, mean, difference, schedule, update.GRADIENT, (0.0, 0.0), ())
+        shapes = zip(network.offsets, network.parameters, strict=True)
+        return [out[at : at + w.size].reshape(w.shape) for at, w in shapes]
+
+    def _update(self, theta, first, second, mean, difference, schedule, rule, rates, hyper) -> None:  # type: ignore[no-untyped-def]
+        network, dtype, batch = self.network, self.network.dtype, len(mean[0])
+        scales = np.zeros(len(self.sizes), dtype)
+        for connection in network.connections:
+            scales[connection.post] = network.scale(connection, schedule) / batch
+        scales[0] = network.has_readout
+        rate, decay = (dtype.type(value) for value in rates)
+        constants = np.array(hyper, dtype)
+        traces = np.empty((get_threads(), update.scratch(self.sizes)), dtype)
+        x, flat_mean, flat_difference = mean[0].reshape(-1), _flat(mean), _flat(difference)
+
+        def part(index: int, parts: int) -> None:
+            update.update_part(
+                self.plan, theta, first, second, x, flat_mean, flat_difference, scales, traces[index],
+                index, parts, rate, decay, rule, constants,
+            )  # fmt: skip
+
+        spread(part, get_threads(), 4.0 * self.synapses * batch)
+
+
+def _flat(blocks: list[NDArray]) -> NDArray:
+    """The one flat array whose consecutive pieces are layers 1..L of `blocks`."""
+    whole = blocks[1].base
+    if isinstance(whole, np.ndarray) and all(b.base is whole for b in blocks[1:]):
+        return whole
+    return np.concatenate([block.reshape(-1) for block in blocks[1:]])

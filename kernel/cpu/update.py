@@ -1,0 +1,135 @@
+"""The fused Hebbian update: for a few rows of a weight matrix at a time, the contrast, then the optimiser's step.
+
+    trace = sum_b  d_post[b] m_pre[b]^T + m_post[b] d_pre[b]^T          (the clamped input has d_pre = 0)
+
+m and d are the mean and the difference of the nudged states, so the difference is formed before the product and nothing
+cancels. The trace of a block of rows stays in the cache until the optimiser has used it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .arithmetic import real
+from .compile import kernel, never_inline
+from .gemm import multiply_add
+from .tiles import BIAS, LATERAL, ONE, ROW, SIZE, WEIGHT, ZERO
+
+GRADIENT, SGD, MOMENTUM, ADAM = range(4)
+_ROWS = 14
+_CHUNK = 2048  # elements whose gradient, weights and moments stay in the first-level cache from loop to loop
+
+
+@kernel
+def share(n, part, parts):
+    """Rows begin..end of n that belong to one of `parts` threads."""
+    return n * part // parts, n * (part + 1) // parts
+
+
+def scratch(sizes: list[int]) -> int:
+    """Elements of working memory that one thread needs: a block of rows of the widest matrix, or a bias."""
+    return _ROWS * max(sizes)
+
+
+@kernel
+def learn(theta, first, second, at, gradient, rate, decay, rule, hyper):
+    """One optimiser step on theta[at:], given its gradient; moments are flat and shaped as theta.
+
+    hyper is what the rule's Optimiser.hyper() gives; decay is decoupled.
+    """
+    for begin in range(0, gradient.size, _CHUNK):
+        end = min(begin + _CHUNK, gradient.size)
+        _learn(theta, first, second, at + begin, gradient[begin:end], rate, decay, rule, hyper)
+
+
+@kernel
+def _learn(theta, first, second, at, gradient, rate, decay, rule, hyper):
+    never_inline()
+    n = gradient.size
+    weight = theta[at : at + n]
+    one = real(1.0, rate)
+    keep = one - rate * decay
+    if rule == SGD:
+        for i in range(n):
+            weight[i] = keep * weight[i] - rate * gradient[i]
+    elif rule == MOMENTUM:
+        velocity = first[at : at + n]
+        for i in range(n):
+            velocity[i] = hyper[0] * velocity[i] + gradient[i]
+        for i in range(n):
+            weight[i] = keep * weight[i] - rate * velocity[i]
+    elif rule == ADAM:
+        mean, square = first[at : at + n], second[at : at + n]
+        a, fresh_a, b, fresh_b = hyper[0], hyper[1], hyper[2], hyper[3]
+        eps, unbias_mean, unbias_square = hyper[4], hyper[5], hyper[6]
+        for i in range(n):
+            mean[i] = a * mean[i] + fresh_a * gradient[i]
+        for i in range(n):
+            square[i] = b * square[i] + fresh_b * gradient[i] * gradient[i]
+        for i in range(n):
+            move = unbias_mean * mean[i] / (np.sqrt(unbias_square * square[i]) + eps)
+            weight[i] = keep * weight[i] - rate * move
+    else:
+        for i in range(n):
+            weight[i] = gradient[i]
+
+
+@kernel
+def update_matrix(
+    theta, first, second, at, pre, pre_mean, pre_difference, pre_at, n_pre, mean, difference, post_at, n_post,
+    batch, scale, begin, end, trace, rate, decay, rule, hyper,
+):  # fmt: skip
+    """Rows begin..end of one dense or lateral matrix at theta[at:]. pre_difference is empty for the clamped input."""
+    for row in range(begin, end, _ROWS):
+        rows = min(_ROWS, end - row)
+        block = trace[: rows * n_pre]
+        block[:] = real(0.0, scale)
+        multiply_add(
+            block, ZERO, n_pre, difference, post_at + row, ONE, n_post, pre_mean, pre_at, n_pre,
+            rows, batch, n_pre, scale,
+        )  # fmt: skip
+        if pre:
+            multiply_add(
+                block, ZERO, n_pre, mean, post_at + row, ONE, n_post, pre_difference, pre_at, n_pre,
+                rows, batch, n_pre, scale,
+            )  # fmt: skip
+        learn(theta, first, second, at + row * n_pre, block, rate, decay, rule, hyper)
+
+
+@kernel
+def update_part(
+    plan, theta, first, second, x, means, differences, scales, trace, part, parts, rate, decay, rule, hyper
+):
+    """One thread's share of the rows of every connection of a layered network.
+
+    x (B * n_0,); means and differences hold blocks (B, n_l) of layers 1..L; scales[l] = -gamma^(l - top) / B turns the
+    contrast of connections into layer l into the gradient of the mean loss, and scales[0] says whether layer L is a
+    readout. With rule GRADIENT theta receives the gradient.
+    """
+    batch, last = x.size // plan[0, SIZE], plan.shape[0] - 1
+    none = real(0.0, rate)
+    for layer in range(1, plan.shape[0]):
+        n, below, post_at = plan[layer, SIZE], plan[layer - 1, SIZE], batch * plan[layer, ROW]
+        begin, end = share(n, part, parts)
+        readout = layer == last and scales[0] != none
+        pre = layer > 1 and not readout
+        pre_mean = x if layer == 1 else means
+        pre_at = 0 if layer == 1 else batch * plan[layer - 1, ROW]
+        update_matrix(
+            theta, first, second, plan[layer, WEIGHT], pre, pre_mean, differences, pre_at, below,
+            means, differences, post_at, n, batch, scales[layer], begin, end, trace, rate, decay, rule, hyper,
+        )  # fmt: skip
+        if plan[layer, LATERAL] >= 0:
+            update_matrix(
+                theta, first, second, plan[layer, LATERAL], True, means, differences, post_at, n,
+                means, differences, post_at, n, batch, real(0.5, rate) * scales[layer], begin, end,
+                trace, rate, decay, rule, hyper,
+            )  # fmt: skip
+        column = trace[: end - begin]
+        column[:] = none
+        for b in range(batch):
+            for i in range(begin, end):
+                column[i - begin] += differences[post_at + b * n + i]
+        for i in range(column.size):
+            column[i] *= scales[layer]
+        learn(theta, first, second, plan[layer, BIAS] + begin, column, rate, none, rule, hyper)

@@ -1,0 +1,50 @@
+"""The errors eqkernel raises for what a user can put right: each a ValueError that says what to do."""
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Entry = TypeVar("Entry")
+
+
+class EqkernelError(ValueError):
+    """Base of every error that eqkernel raises on purpose."""
+
+
+class DivergenceError(EqkernelError):
+    """A settle or a training step left the finite numbers, or its residual grew without bound."""
+
+
+class BackendError(EqkernelError):
+    """The backend that was asked for is missing, or does not cover the network."""
+
+
+def lookup(kind: str, name: object, table: Mapping[str, Entry]) -> Entry:
+    """The entry called `name` of `table`; an EqkernelError naming the choices if there is none."""
+    if isinstance(name, str) and name in table:
+        return table[name]
+    close = get_close_matches(name, table, n=1) if isinstance(name, str) else []
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    raise EqkernelError(f"unknown {kind} {name!r}: {hint}choose one of {', '.join(map(repr, table))}")
+
+
+def as_array(name: str, values: ArrayLike) -> NDArray:
+    """`values` as an array; EqkernelError if it has no rectangular shape."""
+    try:
+        return np.asarray(values)
+    except ValueError as error:
+        raise EqkernelError(f"{name} is not a rectangular array: {error}") from None
+
+
+def is_finite(value: object) -> bool:
+    """Whether `value` is a single real number, neither infinite nor NaN."""
+    real = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+    return real and bool(np.isfinite(value))  # type: ignore[arg-type]
+
+
+def is_whole(value: object, least: int) -> bool:
+    """Whether `value` is a whole number of at least `least`."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= least

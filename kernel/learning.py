@@ -1,0 +1,117 @@
+"""Equilibrium propagation on one page (Scellier & Bengio 2017; centred: Laborieux et al. 2021).
+
+    1. free phase      settle with the input clamped
+    2. nudged phase    settle again with the cost pulling the output by +beta and by -beta
+    3. update          every weight learns from the difference of its own two ends
+
+If Phi is what the connections contribute to the energy, dL/dW = -[dPhi/dW(s+) - dPhi/dW(s-)] / (2 beta), averaged over
+the batch: nothing is propagated through a stored graph.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .errors import DivergenceError, EqkernelError, is_whole
+from .network import Network
+from .optimisers import SGD, Optimiser
+from .outcomes import Outcome
+from .phases import Equilibrium, Nudged, check_input, free_phase, nudged_phase
+from .schedules import Schedule
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one training step did: mean loss and accuracy before it, steps taken, and how well it settled.
+
+    accuracy is None for targets that are not labels; residual and outcome are those of the phase that settled worse.
+    """
+
+    loss: float
+    accuracy: float | None
+    free_steps: int
+    nudged_steps: int
+    residual: float
+    outcome: Outcome
+
+
+def train_step(
+    network: Network,
+    x: ArrayLike,
+    y: ArrayLike,
+    *,
+    beta: float = 0.02,
+    lr: float | None = None,
+    optimiser: Optimiser | None = None,
+    variant: str = "centered",
+    schedule: str | Schedule | None = None,
+) -> Step:
+    """One step of equilibrium propagation on a batch; the parameters change in place.
+
+    x (B, n_0), y labels (B,) or targets (B, n_L). Give an optimiser, or lr for plain gradient descent. Raises
+    EqkernelError for bad input, before anything is changed, and DivergenceError if a phase or the loss diverges.
+    """
+    if (lr is None) == (optimiser is None):
+        raise EqkernelError("give train_step either lr (plain gradient descent) or an optimiser")
+    optimiser = SGD(lr) if optimiser is None else optimiser  # type: ignore[arg-type]
+    if not isinstance(optimiser, Optimiser):
+        raise EqkernelError(f"optimiser must be one of SGD, Momentum, Adam with its settings, not {optimiser!r}")
+
+    free = free_phase(network, x, schedule, reuse=True)
+    nudged = nudged_phase(network, free, y, beta, variant, reuse=True)
+    loss, accuracy = measure(network, free, y)
+    hebbian_update(network, nudged, optimiser)
+
+    worse = max((free, nudged), key=lambda phase: (phase.outcome is Outcome.OUT_OF_STEPS, phase.residual))
+    return Step(loss, accuracy, free.steps, nudged.steps, worse.residual, worse.outcome)
+
+
+def hebbian_update(network: Network, nudged: Nudged, optimiser: Optimiser) -> None:
+    """One optimiser step on the Hebbian contrast of the nudged states, then the projection of bounded weights."""
+    network.engine.update(nudged.mean, nudged.difference, optimiser, nudged.schedule)
+    network.project()
+    optimiser.steps += 1
+
+
+def ep_gradient(
+    network: Network,
+    x: ArrayLike,
+    y: ArrayLike,
+    beta: float = 0.02,
+    variant: str = "centered",
+    schedule: str | Schedule | None = None,
+) -> list[NDArray]:
+    """The gradient of the mean loss as equilibrium propagation estimates it, one array a connection; pure."""
+    free = free_phase(network, x, schedule)
+    nudged = nudged_phase(network, free, y, beta, variant, reuse=True)
+    return network.engine.gradient(nudged.mean, nudged.difference, nudged.schedule)
+
+
+def predict(network: Network, x: ArrayLike, *, output: bool = False, size: int = 512) -> NDArray:
+    """Labels (B,) of the most active output, or with output=True the outputs (B, n_L) themselves.
+
+    Settles `size` samples at a time, so memory does not grow with B.
+    """
+    if not is_whole(size, 1):
+        raise EqkernelError(f"size must be a whole number of at least 1, not {size!r}")
+    x = check_input(network, x)
+    outputs = np.empty((len(x), network.sizes[-1]), network.dtype)
+    for first in range(0, len(x), size):
+        batch = slice(first, first + size)
+        outputs[batch] = free_phase(network, x[batch], reuse=True).output
+    return outputs if output else outputs.argmax(axis=1)
+
+
+def measure(network: Network, free: Equilibrium, y: ArrayLike) -> tuple[float, float | None]:
+    """Mean loss of the free output and, for labels, the share of samples whose most active output is right."""
+    labels = np.asarray(y)
+    target = network.cost.targets(y, network.sizes[-1], network.dtype)
+    loss = float(network.cost.loss(free.output, target).mean())
+    if not np.isfinite(loss):
+        raise DivergenceError(f"the loss is {loss}: lower the learning rate")
+    if labels.ndim != 1:
+        return loss, None
+    return loss, float((free.output.argmax(axis=1) == labels).mean())

@@ -1,0 +1,207 @@
+"""Networks: layers of neurons joined by connections, with all parameters in one flat buffer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from os import PathLike
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import weightfile
+from .backends import choose, load_backend
+from .connections import Bias, Connection, Dense, Lateral
+from .costs import Cost, CrossEntropy, find_cost
+from .errors import EqkernelError, is_whole
+from .neurons import find_neuron
+from .relaxation import Relaxation
+from .schedules import Schedule, find_schedule
+
+_LINE = 16  # parameters start on 64-byte lines
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer of `size` neurons of one model; the input layer's model is not used."""
+
+    size: int
+    neuron: str = "hard-sigmoid"
+
+    def __post_init__(self) -> None:
+        if not is_whole(self.size, 1):
+            raise EqkernelError(f"a layer needs a whole number of neurons, at least 1, not {self.size!r}")
+        find_neuron(self.neuron)
+
+
+class Network:
+    """Layers 0..L (0 is the clamped input) and the connections between them.
+
+    layers        a Layer for each, in order; with cost "cross-entropy" the last is a "softmax" readout
+    connections   Dense, Bias, Lateral; a connection runs from a lower to a higher layer or stays within one
+    cost          "cross-entropy" or "squared-error"
+    schedule      a name of SCHEDULES or a Schedule; it holds the feedback gain gamma, so it is part of the model
+    dtype         "float32" or "float64"
+    backend       "auto", "cpu" or "reference"
+
+    Attributes: parameters (one array a connection, all views of the flat `buffer`), top (the layer that is nudged),
+    engine (who runs the phases: fused kernels where the backend has them, else the verbs).
+    Raises EqkernelError for a topology that has no equilibrium propagation, naming the layer or connection.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[Layer],
+        connections: Sequence[Connection],
+        cost: str | Cost = "cross-entropy",
+        schedule: str | Schedule = "few-step",
+        dtype: str = "float32",
+        backend: str = "auto",
+        seed: int = 0,
+    ) -> None:
+        self.layers, self.connections = tuple(layers), tuple(connections)
+        self.cost, self.schedule, self.seed = find_cost(cost), find_schedule(schedule), seed
+        if str(dtype) not in ("float32", "float64"):
+            raise EqkernelError(f"dtype must be 'float32' or 'float64', not {dtype!r}")
+        if not is_whole(seed, 0):
+            raise EqkernelError(f"seed must be a whole number of at least 0, not {seed!r}")
+        self.dtype = np.dtype(dtype)
+        self._check()
+        self.top = len(self.layers) - (2 if self.has_readout else 1)
+        shapes = [connection.shape(self.sizes) for connection in self.connections]
+        starts = np.cumsum([0] + [-(-int(np.prod(shape)) // _LINE) * _LINE for shape in shapes])
+        self.offsets = [int(start) for start in starts[:-1]]
+        self.buffer = np.zeros(int(starts[-1]), self.dtype)
+        self.parameters: list[NDArray] = [
+            self.buffer[at : at + int(np.prod(shape))].reshape(shape)
+            for at, shape in zip(self.offsets, shapes, strict=True)
+        ]
+        rng = np.random.default_rng(seed)
+        for parameter, connection in zip(self.parameters, self.connections, strict=True):
+            parameter[...] = connection.initial(self.sizes, rng)
+        self._vectors: list[NDArray | None] = [None] * len(self.connections)
+        self.backend = choose(backend, self)
+        module = load_backend(self.backend)
+        fused = module.fused(self) if hasattr(module, "fused") else None
+        self.engine: Any = fused or Relaxation(self, self.backend)
+        self.warned = False
+
+    @classmethod
+    def dense(
+        cls,
+        *sizes: int,
+        neuron: str = "hard-sigmoid",
+        output: str | None = None,
+        cost: str | Cost = "cross-entropy",
+        **options: Any,
+    ) -> Network:
+        """A layered network: `sizes` from input to output, all-to-all weights and biases between neighbours.
+
+        `output` is the last layer's neuron: "softmax" for cross-entropy (outside the dynamics), "linear" unless chosen
+        for squared error. `options` are those of Network: schedule, dtype, backend, seed.
+        """
+        return cls(_layers(sizes, neuron, output, cost), _chain(len(sizes)), cost, **options)
+
+    @classmethod
+    def recurrent(
+        cls,
+        *sizes: int,
+        bound: float = 0.9,
+        neuron: str = "tanh",
+        output: str | None = None,
+        cost: str | Cost = "cross-entropy",
+        schedule: str | Schedule = "converged",
+        **options: Any,
+    ) -> Network:
+        """As `dense`, with a symmetric lateral connection of spectral norm <= `bound` in every hidden layer."""
+        laterals = [Lateral(layer, bound) for layer in range(1, len(sizes) - 1)]
+        layers = _layers(sizes, neuron, output, cost)
+        return cls(layers, [*_chain(len(sizes)), *laterals], cost, schedule, **options)
+
+    @property
+    def sizes(self) -> list[int]:
+        """Neurons of every layer."""
+        return [int(layer.size) for layer in self.layers]
+
+    @property
+    def has_readout(self) -> bool:
+        """Whether the last layer is a softmax readout outside the dynamics."""
+        return isinstance(self.cost, CrossEntropy)
+
+    @property
+    def gamma(self) -> float:
+        """Gain of feedback over one layer."""
+        return self.schedule.gamma
+
+    def scale(self, connection: Connection, schedule: Schedule) -> float:
+        """What turns a connection's Hebbian contrast into the descent gradient: -gamma^(post - top) (docs/theory.md).
+
+        A readout is outside the energy: its contrast is the gradient itself, up to the sign.
+        """
+        return -1.0 if connection.post > self.top else -(schedule.gamma ** (connection.post - self.top))
+
+    def project(self) -> None:
+        """Bring the parameters back into their allowed sets (lateral connections: |W|_2 <= bound)."""
+        for i, connection in enumerate(self.connections):
+            self._vectors[i] = connection.project(self.parameters[i], self._vectors[i])
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write topology, schedule and parameters to a safetensors file, whole or not at all."""
+        weightfile.save_network(self, path)
+
+    @classmethod
+    def load(cls, path: str | PathLike[str], backend: str = "auto") -> Network:
+        """Read a network that `save` wrote; EqkernelError for a file that is missing, cut short or foreign."""
+        return weightfile.load_network(cls, path, backend)
+
+    def __repr__(self) -> str:
+        sizes = "-".join(map(str, self.sizes))
+        count = sum(parameter.size for parameter in self.parameters)
+        return f"Network({sizes}, {count:,} parameters, {self.cost.name}, {self.schedule.name}, {self.backend})"
+
+    def _check(self) -> None:
+        if len(self.layers) < 2:
+            raise EqkernelError(f"a network needs an input and an output layer, not {len(self.layers)} layers")
+        if self.has_readout and len(self.layers) < 3:
+            raise EqkernelError(
+                "with cost 'cross-entropy' the last layer is read out of the dynamics: give at least one hidden "
+                "layer, or use cost 'squared-error'"
+            )
+        last = len(self.layers) - 1
+        for index, layer in enumerate(self.layers[1:], 1):
+            if (layer.neuron == "softmax") != (self.has_readout and index == last):
+                raise EqkernelError(
+                    f"layer {index} has neuron {layer.neuron!r}: 'softmax' is the readout of cost "
+                    "'cross-entropy', there the last layer's and only its"
+                )
+        names = set()
+        for connection in self.connections:
+            pre = connection.pre if connection.pre is not None else 0
+            if not 0 <= pre <= connection.post <= last or connection.post == 0:
+                raise EqkernelError(
+                    f"connection {connection.name} must run from a layer in 0..{last} to one above it or its own"
+                )
+            if pre == connection.post and connection.stem == "dense":
+                raise EqkernelError(f"connection {connection.name} stays in its layer: use Lateral({pre})")
+            if self.has_readout and connection.post == last and connection.pre not in (None, last - 1):
+                raise EqkernelError(f"connection {connection.name}: a softmax readout reads the layer below it only")
+            if connection.name in names:
+                raise EqkernelError(f"connection {connection.name} is given twice")
+            names.add(connection.name)
+        for index in range(1, last + 1):
+            if not any(c.post == index and c.pre not in (None, index) for c in self.connections):
+                raise EqkernelError(f"layer {index} has no connection from a layer below it")
+
+
+def _layers(sizes: Sequence[int], neuron: str, output: str | None, cost: str | Cost) -> list[Layer]:
+    readout = isinstance(find_cost(cost), CrossEntropy)
+    output = output or ("softmax" if readout else "linear")
+    return [Layer(size, output if i and i == len(sizes) - 1 else neuron) for i, size in enumerate(sizes)]
+
+
+def _chain(layers: int) -> list[Connection]:
+    chain: list[Connection] = []
+    for post in range(1, layers):
+        chain += [Dense(post - 1, post), Bias(post)]
+    return chain

@@ -1,0 +1,148 @@
+"""Optimisers: what a Hebbian gradient does to the weights. Their arithmetic is fused into the update kernels.
+
+Weight decay is decoupled (Loshchilov & Hutter 2019) and leaves biases alone. The learning rate of step t is
+lr * schedule(t); `cosine` and `constant` make schedules.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from math import cos, pi
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import EqkernelError, is_finite
+
+RateSchedule = Callable[[int], float]
+
+
+def constant() -> RateSchedule:
+    """A learning rate that does not change."""
+    return lambda step: 1.0
+
+
+def cosine(total_steps: int) -> RateSchedule:
+    """A learning rate that falls from 1 to 0 over `total_steps` along half a cosine."""
+    if total_steps < 1:
+        raise EqkernelError(f"cosine needs at least one step, not {total_steps}")
+    return lambda step: 0.5 * (1 + cos(pi * min(step, total_steps) / total_steps))
+
+
+class Optimiser:
+    """An optimiser of one network: it holds its moments, flat arrays laid out as the network's buffer."""
+
+    rule: ClassVar[int]
+    moments: ClassVar[int] = 0
+
+    def __init__(self, lr: float, weight_decay: float = 0.0, schedule: RateSchedule | None = None) -> None:
+        if not (is_finite(lr) and lr > 0):
+            raise EqkernelError(f"lr must be a positive number, not {lr!r}")
+        if not (is_finite(weight_decay) and weight_decay >= 0):
+            raise EqkernelError(f"weight_decay must be a number of at least 0, not {weight_decay!r}")
+        self.lr, self.weight_decay = lr, weight_decay
+        self.schedule = schedule or constant()
+        self.steps = 0
+        self.owner: weakref.ref[NDArray] | None = None
+        self.state: list[NDArray] = []
+
+    def rate(self) -> float:
+        """The learning rate of the step to come."""
+        return self.lr * self.schedule(self.steps)
+
+    def hyper(self) -> tuple[float, ...]:
+        """The constants of the step to come, as `eqkernel.cpu.update.learn` takes them."""
+        return ()
+
+    def moments_for(self, parameters: NDArray) -> list[NDArray]:
+        """The two moment arrays (empty where unused) of the network whose flat buffer is `parameters`."""
+        if self.owner is None or self.owner() is None:
+            self.owner = weakref.ref(parameters)
+            self.state = [np.zeros(parameters.size if i < self.moments else 0, parameters.dtype) for i in range(2)]
+        if self.moments and self.owner() is not parameters:
+            raise EqkernelError("this optimiser holds the moments of another network: give every network its own")
+        return self.state
+
+    def learn(self, weight: NDArray, gradient: NDArray, moments: list[NDArray], decay: bool) -> None:
+        """One step on `weight` in place: the equations that the fused kernels implement."""
+        rate = self.rate()
+        if decay:
+            weight *= 1 - rate * self.weight_decay
+        weight -= rate * self.direction(gradient, moments)
+
+    def direction(self, gradient: NDArray, moments: list[NDArray]) -> NDArray:
+        """What to subtract at learning rate 1."""
+        return gradient
+
+
+class SGD(Optimiser):
+    """w -= lr g."""
+
+    rule = 1
+
+
+class Momentum(Optimiser):
+    """v = momentum v + g, w -= lr v (Polyak 1964)."""
+
+    rule, moments = 2, 1
+
+    def __init__(
+        self,
+        lr: float,
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+        schedule: RateSchedule | None = None,
+    ) -> None:
+        super().__init__(lr, weight_decay, schedule)
+        if not (is_finite(momentum) and 0 <= momentum < 1):
+            raise EqkernelError(f"momentum must lie in [0, 1), not {momentum!r}")
+        self.momentum = momentum
+
+    def hyper(self) -> tuple[float, ...]:
+        return (self.momentum,)
+
+    def direction(self, gradient: NDArray, moments: list[NDArray]) -> NDArray:
+        velocity = moments[0]
+        velocity *= self.momentum
+        velocity += gradient
+        return velocity
+
+
+class Adam(Optimiser):
+    """m, v = running means of g, g^2, corrected for their start at 0; w -= lr m / (sqrt v + eps) (Kingma & Ba 2015)."""
+
+    rule, moments = 3, 2
+
+    def __init__(
+        self,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        schedule: RateSchedule | None = None,
+    ) -> None:
+        super().__init__(lr, weight_decay, schedule)
+        if not all(is_finite(b) and 0 <= b < 1 for b in betas):
+            raise EqkernelError(f"betas must lie in [0, 1), not {betas!r}")
+        if not (is_finite(eps) and eps > 0):
+            raise EqkernelError(f"eps must be positive, not {eps!r}")
+        self.betas, self.eps = betas, eps
+
+    def hyper(self) -> tuple[float, ...]:
+        a, b = self.betas
+        t = self.steps + 1
+        return a, 1 - a, b, 1 - b, self.eps, 1 / (1 - a**t), 1 / (1 - b**t)
+
+    def direction(self, gradient: NDArray, moments: list[NDArray]) -> NDArray:
+        a, fresh_a, b, fresh_b, eps, unbias_mean, unbias_square = self.hyper()
+        mean, square = moments
+        mean *= a
+        mean += fresh_a * gradient
+        square *= b
+        square += fresh_b * gradient * gradient
+        return unbias_mean * mean / (np.sqrt(unbias_square * square) + eps)
+
+
+OPTIMISERS: dict[str, type[Optimiser]] = {"sgd": SGD, "momentum": Momentum, "adam": Adam}

@@ -1,0 +1,169 @@
+"""The two phases of equilibrium propagation: the free phase, and the nudged phase that starts from it."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .errors import DivergenceError, EqkernelError, as_array, is_finite, lookup
+from .outcomes import Outcome, UnsettledWarning, judge
+from .schedules import Schedule, find_schedule
+
+if TYPE_CHECKING:
+    from .network import Network
+
+VARIANTS = {"centered": 2, "positive": 1, "negative": 1}
+
+
+@dataclass(frozen=True)
+class Equilibrium:
+    """A settled state: state[l] (B, n_l) are the rates of layer l, state[0] the input, state[-1] the output.
+
+    residual is the largest change of a rate in the last step; outcome says whether that counts as settled.
+    """
+
+    state: list[NDArray]
+    steps: int
+    residual: float
+    outcome: Outcome
+    schedule: Schedule
+    memory: Any = field(repr=False)
+
+    @property
+    def output(self) -> NDArray:
+        """The output, (B, n_L): rates, or the probabilities of a softmax readout."""
+        return self.state[-1]
+
+
+@dataclass(frozen=True)
+class Nudged:
+    """The nudged states, as mean m = (s+ + s-)/2 and difference d = (s+ - s-)/(2 beta), lists of (B, n_l).
+
+    One-sided variants put the free state in place of one of them, and beta for 2 beta. The difference of a softmax
+    readout is its error t - p. The residual is in units of beta.
+    """
+
+    mean: list[NDArray]
+    difference: list[NDArray]
+    steps: int
+    residual: float
+    outcome: Outcome
+    schedule: Schedule
+
+
+def free_phase(
+    network: Network, x: ArrayLike, schedule: str | Schedule | None = None, *, reuse: bool = False
+) -> Equilibrium:
+    """Settle from rest with the input clamped to x (B, n_0).
+
+    With reuse=True the result lies in the network's own workspace: nothing is allocated, and the next phase that
+    reuses it overwrites it. Raises EqkernelError for an x of wrong shape or with a NaN, DivergenceError if the state
+    diverges; warns once for each network that does not settle.
+    """
+    plan = network.schedule if schedule is None else find_schedule(schedule)
+    x = check_input(network, x)
+    if not reuse:
+        x = x.copy()  # the result must not follow a batch that its owner refills
+    memory, state, settled = network.engine.free(x, plan, reuse)
+    if not np.isfinite(state[-1]).all():
+        settled = settled[0], float("nan"), settled[2]
+    outcome = _judge(network, "free", settled, plan)
+    return Equilibrium(state, settled[0], settled[1], outcome, plan, memory)
+
+
+def nudged_phase(
+    network: Network,
+    free: Equilibrium,
+    y: ArrayLike,
+    beta: float,
+    variant: str = "centered",
+    schedule: str | Schedule | None = None,
+    *,
+    reuse: bool = False,
+) -> Nudged:
+    """Settle again from the free state with the cost of y nudging the top layer by +beta and -beta.
+
+    y holds labels (B,) or targets (B, n_L). variant "centered" uses both signs (error O(beta^2)), "positive" and
+    "negative" one of them and the free state (error O(beta)), carried as states whatever the schedule's form. Raises
+    as `free_phase`, and for a beta that is not positive.
+    """
+    lookup("variant", variant, VARIANTS)
+    plan = free.schedule if schedule is None else find_schedule(schedule)
+    if not (is_finite(beta) and beta > 0):
+        raise EqkernelError(f"beta must be a positive number, not {beta!r}: it is the strength of the nudge")
+    x = free.state[0]
+    target = network.cost.targets(y, network.sizes[-1], network.dtype)
+    if len(target) != len(x):
+        raise EqkernelError(f"x has {len(x)} samples and y has {len(target)}")
+    memory = free.memory if reuse else network.engine.detach(free.memory)
+    mean, difference, settled = network.engine.nudged(memory, x, target, float(beta), variant, plan)
+    outcome = _judge(network, "nudged", settled, plan)
+    return Nudged(mean, difference, settled[0], settled[1], outcome, plan)
+
+
+def settle(
+    network: Network,
+    x: ArrayLike,
+    y: ArrayLike | None = None,
+    beta: float = 0.0,
+    schedule: str | Schedule | None = None,
+) -> Equilibrium:
+    """The equilibrium at input x, and if beta is not 0 under the nudge beta towards y (beta may be negative)."""
+    free = free_phase(network, x, schedule)
+    if beta == 0:
+        return free
+    if y is None:
+        raise EqkernelError("settle with beta needs y, the target of the nudge")
+    nudged = nudged_phase(network, free, y, abs(beta), "positive" if beta > 0 else "negative")
+    state = [m + m.dtype.type(beta / 2) * d for m, d in zip(nudged.mean, nudged.difference, strict=True)]
+    if network.has_readout:
+        state[-1] = nudged.mean[-1]
+    return Equilibrium(state, nudged.steps, nudged.residual, nudged.outcome, free.schedule, free.memory)
+
+
+def check_input(network: Network, x: ArrayLike) -> NDArray:
+    """x as a C-contiguous (B, n_0) array of the network's type; EqkernelError if it cannot be one."""
+    x, n = as_array("x", x), network.sizes[0]
+    if x.ndim != 2 or x.shape[1] != n:
+        raise EqkernelError(f"x has shape {x.shape}: this network takes (B, {n})")
+    if len(x) == 0:
+        raise EqkernelError("x is empty: a batch needs at least one sample")
+    if x.dtype.kind not in "fiub":
+        raise EqkernelError(f"x has type {x.dtype}: the input must be real numbers")
+    with np.errstate(over="ignore"):
+        x = np.ascontiguousarray(x, network.dtype)
+    if not np.isfinite(x).all():
+        raise EqkernelError(f"x holds a NaN or an infinity, as {network.dtype}")
+    return x
+
+
+def _judge(network: Network, phase: str, settled: tuple[int, float, float], schedule: Schedule) -> Outcome:
+    steps, residual, early = settled
+    outcome = judge(residual, early, steps, schedule.tolerance)
+    if outcome is Outcome.DIVERGED:
+        raise DivergenceError(
+            f"the {phase} phase diverged: residual {residual:.3g} after {steps} steps. Lower the learning rate, gamma "
+            "or step, or give lateral connections a smaller bound; the weights may already be spoilt"
+        )
+    if outcome is Outcome.OUT_OF_STEPS and not network.warned:
+        network.warned = True
+        warnings.warn(
+            f"{phase} phase: {outcome.value} (residual {residual:.3g}, tolerance {schedule.tolerance:g}; "
+            "said once for each network, every result says so in its outcome)",
+            UnsettledWarning,
+            stacklevel=_callers_level(),
+        )
+    return outcome
+
+
+def _callers_level() -> int:
+    """The stacklevel at which `_judge` warns at the first line outside this package."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals["__name__"].startswith(f"{__package__}."):
+        level, frame = level + 1, frame.f_back
+    return level

@@ -1,0 +1,278 @@
+"""The phases spelled out with the verbs, for any network and any backend: the specification of every fused settle.
+
+A channel is something that settles: the free state, a nudged state, or the difference of two nudged states. Each of its
+layers has a state and a drive in two parts, from below (`up`) and, times gamma, from above (`down`). One step in the
+chosen order refreshes these parts and relaxes the layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .backends import verbs
+from .optimisers import Optimiser
+from .schedules import Schedule
+
+if TYPE_CHECKING:
+    from .connections import Connection
+    from .network import Network
+
+Settled = tuple[int, float, float]  # steps taken, last residual, largest residual in the first half of the steps
+
+
+class Channel:
+    """State, up and down of every layer, (B, n_l) each; `biased` is False for a difference, which no bias drives."""
+
+    def __init__(self, network: Network, batch: int, biased: bool = True) -> None:
+        self.biased = biased
+        self.state, self.up, self.down = (
+            [np.zeros((batch, size), network.dtype) for size in network.sizes] for _ in range(3)
+        )
+
+    def copy(self, network: Network) -> Channel:
+        """A second channel with the same contents."""
+        other = Channel(network, len(self.state[0]))
+        for mine, theirs in zip(other.parts(), self.parts(), strict=True):
+            mine[...] = theirs
+        return other
+
+    def parts(self) -> Iterator[NDArray]:
+        """All its arrays."""
+        yield from (*self.state, *self.up, *self.down)
+
+
+class Relaxation:
+    """The phases of one network, from the verbs of a backend."""
+
+    def __init__(self, network: Network, backend: str) -> None:
+        self.network: Network = network
+        self.neurons: Any = verbs(backend, "neurons")
+        self.synapses: list[tuple[Connection, Any, NDArray]] = [
+            (c, verbs(backend, c.stem), w) for c, w in zip(network.connections, network.parameters, strict=True)
+        ]
+
+    # -- drives ------------------------------------------------------------------------------------------------------
+
+    def refresh_up(self, channel: Channel, layer: int) -> None:
+        """up = sum of dPhi/ds_layer over connections from below, biases included."""
+        up = channel.up[layer]
+        up[...] = 0
+        for connection, synapse, weight in self.synapses:
+            if connection.post != layer or connection.pre == layer:
+                continue
+            if connection.pre is None:
+                if channel.biased:
+                    synapse.drive_post(up, None, weight)
+            elif connection.pre > 0 or channel.biased:  # the clamped input has no difference
+                synapse.drive_post(up, channel.state[connection.pre], weight)
+
+    def refresh_down(self, channel: Channel, layer: int, gamma: float) -> None:
+        """down = sum of gamma^(post - layer) dPhi/ds_layer over connections to layers above within the dynamics."""
+        down = channel.down[layer]
+        down[...] = 0
+        for connection, synapse, weight in self.synapses:
+            if connection.pre == layer < connection.post <= self.network.top:
+                part = np.zeros_like(down)
+                synapse.drive_pre(part, channel.state[connection.post], weight)
+                down += down.dtype.type(gamma ** (connection.post - layer)) * part
+
+    def drive(self, channel: Channel, layer: int, nudge: NDArray | None = None) -> NDArray:
+        """up + down + lateral, and on the top layer the nudge."""
+        total = channel.up[layer] + channel.down[layer]
+        for connection, synapse, weight in self.synapses:
+            if connection.pre == connection.post == layer:
+                synapse.drive_post(total, channel.state[layer], weight)
+                synapse.drive_pre(total, channel.state[layer], weight)
+        if nudge is not None and layer == self.network.top:
+            total += nudge
+        return total
+
+    def read_out(self, channel: Channel) -> None:
+        """The softmax readout above the dynamics, if there is one."""
+        last = len(self.network.layers) - 1
+        if self.network.top < last:
+            self.refresh_up(channel, last)
+            self.neurons.rate(channel.state[last], channel.up[last], "softmax")
+
+    def nudge(self, channel: Channel, target: NDArray) -> NDArray:
+        """The nudge on the top layer at beta = 1: t - s, or W^T (t - p) below a readout."""
+        network, last = self.network, len(self.network.layers) - 1
+        error = network.cost.error(channel.state[last], target)
+        if network.top == last:
+            return error
+        nudge = np.zeros_like(channel.state[network.top])
+        for connection, synapse, weight in self.synapses:
+            if connection.post == last and connection.pre is not None:
+                synapse.drive_pre(nudge, error, weight)
+        return nudge
+
+    # -- one step ----------------------------------------------------------------------------------------------------
+
+    def visits(self, order: str, number: int, nudged: bool) -> Iterator[tuple[list[int], bool, bool]]:
+        """Groups of layers relaxed together in step `number`: (layers, refresh up, refresh down)."""
+        top = self.network.top
+        if order == "synchronous":
+            yield list(range(1, top + 1)), True, True
+        elif order == "even-odd":
+            # The free phase begins at the input's side, the nudged one at the cost's.
+            first = top if nudged else 1
+            for parity in (first % 2, (first + 1) % 2):
+                for layer in range(2 - parity, top + 1, 2):
+                    yield [layer], True, True
+        else:
+            # Half-sweeps: forward over layers 2..top, backward over top-1..1. The first takes every layer, and so does
+            # each for a layer with lateral connections, whose own state drives it.
+            forward = (number % 2 == 0) != nudged
+            lateral = {c.post for c in self.network.connections if c.pre == c.post}
+            for layer in range(1, top + 1) if forward else range(top, 0, -1):
+                still = layer == (1 if forward else top)
+                if number == 0 or not still or layer in lateral:
+                    yield [layer], forward, not forward
+
+    def settle(self, channels: list[Channel], relax: list, schedule: Schedule, nudged: bool, unit: float) -> Settled:
+        """Steps until the residual is below the tolerance or they run out; relax(layer) gives the largest change.
+
+        The residual is the largest change of a state in one step, times `unit`.
+        """
+        steps = schedule.nudged_steps if nudged else schedule.free_steps
+        residual = early = 0.0
+        for number in range(steps):
+            changes = [0.0]
+            for layers, up, down in self.visits(schedule.order, number, nudged):
+                for layer in layers:
+                    for channel in channels:
+                        if up:
+                            self.refresh_up(channel, layer)
+                        if down:
+                            self.refresh_down(channel, layer, schedule.gamma)
+                changes += [change(layer) for layer in layers for change in relax]
+            residual = unit * float(np.max(changes))
+            if 2 * number < steps:
+                early = float(np.maximum(early, residual))  # NaN must survive, which max() would drop
+            if schedule.early_stop and residual < (schedule.tolerance or 0):
+                break
+        return number + 1, residual, early
+
+    # -- the two phases ----------------------------------------------------------------------------------------------
+
+    @np.errstate(over="ignore", invalid="ignore")  # divergence shows in the residual
+    def free(self, x: NDArray, schedule: Schedule, reuse: bool = False) -> tuple[Channel, list[NDArray], Settled]:
+        """The free phase from rest, x (B, n_0); always in new memory."""
+        channel = Channel(self.network, len(x))
+        channel.state[0][...] = x
+
+        def relax(layer: int) -> float:
+            return self._relax(channel, layer, self.drive(channel, layer), schedule)
+
+        settled = self.settle([channel], [relax], schedule, nudged=False, unit=1)
+        self.read_out(channel)
+        return channel, channel.state, settled
+
+    def detach(self, free: Channel) -> Channel:
+        """Memory in which a nudged phase harms nothing that was returned before."""
+        return free
+
+    @np.errstate(over="ignore", invalid="ignore")
+    def nudged(
+        self, free: Channel, x: NDArray, target: NDArray, beta: float, variant: str, schedule: Schedule
+    ) -> tuple[list[NDArray], list[NDArray], Settled]:
+        """Mean and difference, per unit of beta, of the nudged states; target (B, n_L)."""
+        network = self.network
+        frozen = self.nudge(free, target)
+        signs = {"centered": (1, -1), "positive": (1,), "negative": (-1,)}[variant]
+        span = 2 * beta if variant == "centered" else beta
+        if schedule.form == "plus-minus" or variant != "centered":
+            states = [free.copy(network) for _ in signs]
+
+            def mover(channel: Channel, sign: int):  # type: ignore[no-untyped-def]
+                def relax(layer: int) -> float:
+                    nudge = frozen
+                    if schedule.nudge == "live":
+                        self.read_out(channel)
+                        nudge = self.nudge(channel, target)
+                    drive = self.drive(channel, layer, network.dtype.type(sign * beta) * nudge)
+                    return self._relax(channel, layer, drive, schedule)
+
+                return relax
+
+            movers = [mover(channel, sign) for channel, sign in zip(states, signs, strict=True)]
+            settled = self.settle(states, movers, schedule, nudged=True, unit=1 / span)
+            high = states[0] if signs[0] == 1 else free
+            low = states[-1] if signs[-1] == -1 else free
+            mean = [(p + m) / 2 for p, m in zip(high.state, low.state, strict=True)]
+            difference = [(p - m) / span for p, m in zip(high.state, low.state, strict=True)]
+        else:
+            mean_channel = free.copy(network)
+            change = Channel(network, len(target), biased=False)
+            mean_drive = [self.drive(free, layer) for layer in range(len(network.layers))]
+            nudge = network.dtype.type(span) * frozen
+
+            def relax(layer: int) -> float:
+                moved = 0.0
+                drive = self.drive(change, layer, nudge)
+                if schedule.form == "mean-difference":
+                    mean_drive[layer] = self.drive(mean_channel, layer)
+                    moved = self._relax_mean(mean_channel, layer, mean_drive[layer], drive, schedule)
+                differs = self._relax_difference(change, layer, mean_drive[layer], drive, schedule)
+                return float(np.maximum(moved, differs))
+
+            evolving = [change] if schedule.form == "difference" else [mean_channel, change]
+            settled = self.settle(evolving, [relax], schedule, nudged=True, unit=1 / span)
+            mean, difference = mean_channel.state, [d / span for d in change.state]
+        if network.has_readout:
+            mean[-1] = free.state[-1]
+            difference[-1] = network.cost.error(free.state[-1], target)
+        return mean, difference, settled
+
+    def _relax(self, channel: Channel, layer: int, drive: NDArray, schedule: Schedule) -> float:
+        before = channel.state[layer].copy()
+        self.neurons.relax(channel.state[layer], drive, schedule.step, self.network.layers[layer].neuron)
+        return float(np.max(np.abs(channel.state[layer] - before)))
+
+    def _relax_mean(self, channel: Channel, layer: int, mean: NDArray, drive: NDArray, schedule: Schedule) -> float:
+        """The mean of rho(m + c/2) and rho(m - c/2) is what the mean state moves towards."""
+        neuron, half = self.network.layers[layer].neuron, drive / 2
+        high, low = np.empty_like(mean), np.empty_like(mean)
+        self.neurons.rate(high, mean + half, neuron)
+        self.neurons.rate(low, mean - half, neuron)
+        move = (high + low) / 2 - channel.state[layer]
+        channel.state[layer] += mean.dtype.type(schedule.step) * move
+        return float(np.max(np.abs(schedule.step * move)))
+
+    def _relax_difference(
+        self, channel: Channel, layer: int, mean: NDArray, drive: NDArray, schedule: Schedule
+    ) -> float:
+        """rho(m + c/2) - rho(m - c/2), without cancellation, is what the difference moves towards."""
+        target = np.empty_like(drive)
+        self.neurons.difference(target, mean, drive, self.network.layers[layer].neuron)
+        move = target - channel.state[layer]
+        channel.state[layer] += mean.dtype.type(schedule.step) * move
+        return float(np.max(np.abs(schedule.step * move)))
+
+    # -- learning ----------------------------------------------------------------------------------------------------
+
+    def gradient(self, mean: list[NDArray], difference: list[NDArray], schedule: Schedule) -> list[NDArray]:
+        """The descent gradient of the mean loss, one array a connection."""
+        gradients = []
+        for connection, synapse, weight in self.synapses:
+            trace = np.zeros_like(weight)
+            pre, post = connection.pre, connection.post
+            scale = self.network.scale(connection, schedule) / len(mean[0])
+            synapse.hebbian(trace, None if pre is None else mean[pre], difference[post], scale)
+            if pre and post <= self.network.top:
+                synapse.hebbian(trace, difference[pre], mean[post], scale)
+            gradients.append(trace)
+        return gradients
+
+    def update(self, mean: list[NDArray], difference: list[NDArray], optimiser: Optimiser, schedule: Schedule) -> None:
+        """One optimiser step on every connection."""
+        network = self.network
+        moments = optimiser.moments_for(network.buffer)
+        gradients = self.gradient(mean, difference, schedule)
+        for at, (connection, _, weight), gradient in zip(network.offsets, self.synapses, gradients, strict=True):
+            mine = [m[at : at + weight.size].reshape(weight.shape) if m.size else m for m in moments]
+            optimiser.learn(weight, gradient, mine, decay=connection.pre is not None)

@@ -1,0 +1,102 @@
+"""Schedules: how a network settles. Three are named, and each is a different trade of work for exactness.
+
+    converged      gamma 1, 30 + 10 even-odd steps, mean and difference: the setting of the literature
+    few-step       gamma .01, 3 + 3 half-sweeps: weak feedback settles at once, the gradient stays exact (the default)
+    single-sweep   gamma .001, 1 + 1 half-sweeps: the limit in which this is backpropagation with secant derivatives
+
+Weak feedback (gamma < 1) is exact, not an approximation: it is another energy, whose gradient is the plain Hebbian
+contrast times a constant for each layer (docs/theory.md).
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from .errors import EqkernelError, is_finite, is_whole, lookup
+
+ORDERS = {"synchronous": 0, "even-odd": 1, "sweep": 2}
+FORMS = {"difference": 3, "mean-difference": 4, "plus-minus": 2}
+NUDGES = {"frozen": 0, "live": 1}
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How a network settles.
+
+    gamma         gain of all feedback, per layer of distance; 0 < gamma <= 1
+    free_steps    most steps of the free phase
+    nudged_steps  most steps of the nudged phase
+    order         "synchronous" all layers at once; "even-odd" odd then even layers, twice as far per step;
+                  "sweep" one step is one half-sweep, forward or backward through the layers, reusing the other drive
+    form          "difference" only d = s+ - s- settles, around the free state; "mean-difference" both settle;
+                  "plus-minus" the two states themselves, whose contrast cancels digits at small beta or gamma
+    nudge         "frozen" the error is taken at the free state; "live" it follows the state (plus-minus only)
+    tolerance     residual (largest change of a state in a step) below which a phase counts as settled; None: not judged
+    early_stop    stop a tile of samples as soon as its residual is below the tolerance
+    step          size of a relaxation step, 0 < step <= 1
+    """
+
+    name: str = "few-step"
+    gamma: float = 0.01
+    free_steps: int = 3
+    nudged_steps: int = 3
+    order: str = "sweep"
+    form: str = "difference"
+    nudge: str = "frozen"
+    tolerance: float | None = 0.2
+    early_stop: bool = False
+    step: float = 1.0
+
+    def __post_init__(self) -> None:
+        lookup("order", self.order, ORDERS)
+        lookup("form", self.form, FORMS)
+        lookup("nudge", self.nudge, NUDGES)
+        for field in ("free_steps", "nudged_steps"):
+            value = getattr(self, field)
+            if not is_whole(value, 1):
+                raise EqkernelError(f"{field} must be a whole number of at least 1, not {value!r}")
+        for field in ("gamma", "step"):
+            value = getattr(self, field)
+            if not (is_finite(value) and 0 < value <= 1):
+                raise EqkernelError(f"{field} must lie in (0, 1], not {value!r}")
+        if self.tolerance is not None and not (is_finite(self.tolerance) and self.tolerance > 0):
+            raise EqkernelError(f"tolerance must be positive or None, not {self.tolerance!r}")
+        if self.early_stop and self.tolerance is None:
+            raise EqkernelError("early_stop needs a tolerance")
+        if self.nudge == "live" and self.form != "plus-minus":
+            raise EqkernelError(f'a live nudge needs form="plus-minus", not {self.form!r}')
+
+    def but(self, **changes: Any) -> Schedule:
+        """The same schedule with some fields changed; it is renamed to "custom"."""
+        if not changes:
+            return self
+        try:
+            return replace(self, **{"name": "custom", **changes})
+        except TypeError:
+            wrong = ", ".join(sorted(set(changes) - set(asdict(self))))
+            raise EqkernelError(f"a schedule has no {wrong}; it has {', '.join(asdict(self))}") from None
+
+
+SCHEDULES: dict[str, Schedule] = {
+    schedule.name: schedule
+    for schedule in (
+        Schedule(
+            "converged",
+            gamma=1.0,
+            free_steps=30,
+            nudged_steps=10,
+            order="even-odd",
+            form="mean-difference",
+            tolerance=1e-3,
+        ),
+        # Its tolerance is that of the half-sweep before the last: measured, the gradient's cosine stays above .999.
+        Schedule("few-step"),
+        Schedule("single-sweep", gamma=1e-3, free_steps=1, nudged_steps=1, tolerance=None),
+    )
+}
+
+
+def find_schedule(schedule: str | Schedule) -> Schedule:
+    """The schedule called `schedule`, or `schedule` itself if it is one."""
+    return schedule if isinstance(schedule, Schedule) else lookup("schedule", schedule, SCHEDULES)

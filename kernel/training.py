@@ -1,0 +1,101 @@
+"""The training loop: shuffled mini-batches through `train_step`, and a record of every epoch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .data import batches
+from .errors import EqkernelError
+from .learning import predict, train_step
+from .network import Network
+from .optimisers import Optimiser
+from .outcomes import Outcome
+from .phases import free_phase, nudged_phase
+
+SEEDS_APART = 1_000_003  # between the shuffles of two seeds: more than any run has epochs
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What an epoch did so far; means are over its samples, each seen before the update it leads to."""
+
+    number: int  # from 1
+    batches: int
+    loss: float
+    accuracy: float
+    free_steps: float
+    nudged_steps: float
+    residual: float  # the largest of any batch
+    unsettled: int  # batches whose settle ran out of steps
+    samples_per_second: float  # of training alone
+    held_out: float | None = None  # accuracy on samples not learned from, once the epoch is over
+
+
+def fit(
+    net: Network,
+    x: NDArray,
+    y: NDArray,
+    *,
+    epochs: int,
+    batch: int = 64,
+    optimiser: Optimiser,
+    beta: float = 0.02,
+    variant: str = "centered",
+    seed: int = 0,
+    held_out: tuple[NDArray, NDArray] | None = None,
+    callback: Callable[[Epoch], None] | None = None,
+) -> list[Epoch]:
+    """Trains `net` in place on x (n, n_0) and labels y (n,); a record for each epoch.
+
+    `held_out` is an (x, y) whose accuracy is measured after every epoch. `callback` gets the epoch so far
+    after every batch, and once more with `held_out` filled in. `seed` and the epoch's number set the shuffle.
+    Raises DivergenceError as train_step does.
+    """
+    if epochs < 1:
+        raise EqkernelError(f"epochs is {epochs}: it must be at least 1")
+    report = callback or (lambda epoch: None)
+    history = []
+    for number in range(1, epochs + 1):
+        samples, totals = 0, np.zeros(4)
+        residual, unsettled, seconds = 0.0, 0, 0.0
+        for count, (xb, yb) in enumerate(batches(x, y, batch, seed * SEEDS_APART + number), 1):
+            start = time.perf_counter()
+            step = train_step(net, xb, yb, beta=beta, optimiser=optimiser, variant=variant)
+            seconds += time.perf_counter() - start
+            samples += len(xb)
+            totals += len(xb) * np.array([step.loss, step.accuracy, step.free_steps, step.nudged_steps])
+            residual = max(residual, step.residual)
+            unsettled += step.outcome is Outcome.OUT_OF_STEPS
+            loss, right, free, nudged = (totals / samples).tolist()
+            speed = samples / seconds
+            epoch = Epoch(number, count, loss, right, free, nudged, residual, unsettled, speed)
+            report(epoch)
+        if held_out is not None:
+            epoch = replace(epoch, held_out=accuracy(net, *held_out))
+            report(epoch)
+        history.append(epoch)
+    return history
+
+
+def accuracy(net: Network, x: NDArray, y: NDArray) -> float:
+    """The share of x (n, n_0) that `net` gives its label y (n,)."""
+    return float((predict(net, x) == y).mean())
+
+
+def residual_curves(net: Network, x: NDArray, y: NDArray, beta: float) -> tuple[list[float], list[float]]:
+    """Residuals after 1, 2, ... steps of the free phase and of the nudged phase that follows it.
+
+    At least ten steps. Every point is a settle of its own, so that kernels need offer no trace of one.
+    """
+    steps = max(10, net.schedule.free_steps, net.schedule.nudged_steps)
+    schedule = net.schedule.but(free_steps=steps, tolerance=None, early_stop=False)
+    counts = range(1, steps + 1)
+    settled = free_phase(net, x, schedule)
+    free = [free_phase(net, x, schedule.but(free_steps=n)).residual for n in counts]
+    nudged = [nudged_phase(net, settled, y, beta, schedule=schedule.but(nudged_steps=n)) for n in counts]
+    return free, [phase.residual for phase in nudged]

@@ -1,0 +1,164 @@
+"""Forward error bounds for comparing a backend with the exact arithmetic that the float64 reference stands for.
+
+A sum of n products in any order, with or without fused multiply-adds, errs by at most gamma_n sum |a_k b_k|,
+where gamma_n = n u / (1 - n u) and u is the unit roundoff (Higham 2002, section 3.1). So the bound of a verb is
+the same verb on absolute values, times gamma_n, n its longest chain of roundings. The reference has the same
+bound with its own u.
+"""
+
+import numpy as np
+
+from eqkernel import reference
+from eqkernel.neurons import TANH_ORDER
+
+UNIT = {"float32": 2.0**-24, "float64": 2.0**-53}
+SLOPE = {"hard-sigmoid": 1.0, "sigmoid": 0.25, "tanh": 1.0, "linear": 1.0, "fhn": 1.0}  # the steepest
+FHN_ROUNDINGS = 3  # an ulp of the root, at most two units, and the rounding of an exact drive
+
+
+def gamma(n, dtype):
+    """gamma_n in arithmetic of `dtype`, and that of the float64 reference on top."""
+    return sum(n * u / (1 - n * u) for u in (UNIT[str(dtype)], UNIT["float64"]))
+
+
+def tanh_roundings(dtype):
+    """Roundings in x P(z) / Q(z), z = x^2, P and Q of degree m with positive coefficients.
+
+    3 m + 1 for each polynomial (Horner's rule, the rounding of z and of a coefficient), 2 for the product and the
+    quotient, and 4 for the truncation of the approximant and the clip at +-1.
+    """
+    return 6 * (TANH_ORDER[np.dtype(dtype)] // 2) + 8
+
+
+def rate_error(rate, neuron, dtype):
+    """Error of rho(drive) for an exact drive, given rho; sigmoid is 1/2 + tanh(d/2)/2."""
+    k = tanh_roundings(dtype)
+    return {
+        "tanh": gamma(k, dtype) * abs(rate),
+        "sigmoid": gamma(k / 2 + 2, dtype) * np.ones_like(rate),
+        "fhn": gamma(FHN_ROUNDINGS, dtype) * abs(rate),
+    }.get(neuron, np.zeros_like(rate))
+
+
+def difference_error(c, neuron, dtype):
+    """Error of rho(m + c/2) - rho(m - c/2) for exact m and c, relative to |c|.
+
+    tanh(c) (1 - tanh(m + c/2) tanh(m - c/2)): three tanh, and |x| (1 - tanh^2 x) < 1/2 for the rounded m +- c/2.
+    fhn, c / (1 + p^2 + p q + q^2): p and q err by their own roundings and, as m +- c/2, by one more; the parts of
+    the sum err by twice that and 3, and add up to at most three times the sum, for p q may be negative; then the
+    sum and the quotient.
+    """
+    fhn = 3 * (2 * (FHN_ROUNDINGS + 1) + 3) + 2
+    roundings = {"hard-sigmoid": 4, "linear": 0, "fhn": fhn}.get(neuron, 3 * tanh_roundings(dtype) + 8)
+    return gamma(roundings, dtype) * SLOPE[neuron] * abs(c)
+
+
+def softmax_error(classes, dtype):
+    """Absolute error of p = e / sum e: an e = (1 + t) / (1 - t) errs as its t does, the sum (at least 1) as all do."""
+    return (classes + 1) * gamma(tanh_roundings(dtype) + 5, dtype) + gamma(classes, dtype)
+
+
+class Contraction:
+    """How far a settle of `net` in its dtype can be from one in exact arithmetic, both with the same steps.
+
+    Let E bound the error of every stored state. A refreshed drive of layer l is then off by at most kappa_l E +
+    e_l: kappa_l the largest row sum of its couplings' magnitudes, e_l = gamma_n times the drive of absolute
+    values, n the terms in it. Relaxing multiplies that by the slope of rho, adds rho's own error and, for the
+    step, 4 roundings of the state. With kappa < 1 the E that reproduces itself bounds every step of every
+    order: E = e / (1 - kappa), stale drives included, since they were made from states within E.
+    """
+
+    def __init__(self, net, schedule, states, beta=0.0):
+        self.net, self.schedule, self.dtype = net, schedule, str(net.dtype)
+        self.weights = [abs(np.asarray(w, float)) for w in net.parameters]
+        self.size = max(1.0, *(abs(s).max() for s in states))  # of the largest rate, by the reference
+        layers, readout = range(1, net.top + 1), len(net.sizes) - 1
+        neurons = [net.layers[l].neuron for l in layers]
+        self.steepest = max(SLOPE[n] for n in neurons)
+        self.rate_error = max(rate_error(np.array(self.size), n, self.dtype) for n in neurons)
+        self.kappa = self.steepest * max(self.row_sums(l, coupling=True) for l in layers)
+        self.magnitude = self.size * max(self.row_sums(l, coupling=False) for l in layers)
+        self.terms = max(self.terms_into(l) for l in range(1, len(net.sizes))) + 10  # gains, halves, partial sums
+        # Out of a readout, and back into the layer below it.
+        self.fan_out = self.fan_in = self.logit = 0.0
+        for c, w in zip(net.connections, self.weights, strict=True):
+            if net.has_readout and c.pre == net.top and c.post == readout:
+                self.fan_in, self.fan_out = w.sum(axis=1).max(), w.sum(axis=0).max()
+        if net.has_readout:
+            self.logit = self.size * self.row_sums(readout, coupling=False)
+        self.live = abs(beta) * (0.5 * self.fan_in * self.fan_out if net.has_readout else 1.0)
+        self.live *= schedule.nudge == "live"
+
+    def row_sums(self, layer, coupling):
+        """Largest sum of |weights| into a neuron of `layer`; without bias and clamped input if `coupling`."""
+        total = np.zeros(self.net.sizes[layer])
+        for c, w in zip(self.net.connections, self.weights, strict=True):
+            gain = self.schedule.gamma ** (c.post - (c.pre or 0))
+            if c.stem == "bias":
+                total += 0 if coupling or c.post != layer else w
+            elif c.post == layer and not (coupling and c.pre == 0):
+                total += w.sum(axis=1)
+            elif c.pre == layer and c.post <= self.net.top:
+                total += gain * w.sum(axis=0)
+        return total.max()
+
+    def terms_into(self, layer):
+        """Products and biases that the drive of a neuron of `layer` sums."""
+        up = [c.pre for c in self.net.connections if c.post == layer and c.pre is not None]
+        down = [c.post for c in self.net.connections if c.pre == layer != c.post]
+        return sum(self.net.sizes[l] for l in up + down) + 1
+
+    def drive_error(self, state_error):
+        return self.kappa / self.steepest * state_error + gamma(self.terms, self.dtype) * self.magnitude
+
+    def fixed(self, added, kappa):
+        """E = slope-weighted error added per step / (1 - kappa), with the rounding of the relaxation step."""
+        assert kappa < 0.95, "the test's weights must contract"
+        return (added + gamma(4, self.dtype) * 2 * self.size / self.schedule.step) / (1 - kappa)
+
+    def free(self):
+        """Bound on the error of every state of the dynamics after the free phase."""
+        return self.fixed(self.steepest * gamma(self.terms, self.dtype) * self.magnitude + self.rate_error, self.kappa)
+
+    def readout(self, state_error):
+        """Bound on the error of the softmax: it halves an error of its drive at most."""
+        drive = self.fan_in * state_error + gamma(self.terms, self.dtype) * self.logit
+        return 0.5 * drive + softmax_error(self.net.sizes[-1], self.dtype)
+
+    def nudge(self, state_error):
+        """Bound on the error of the nudge at beta = 1: t - s, or W^T (t - p)."""
+        if not self.net.has_readout:
+            return state_error + gamma(2, self.dtype) * 2 * self.size
+        return self.fan_out * (self.readout(state_error) + gamma(self.net.sizes[-1] + 4, self.dtype) * 2)
+
+    def nudged(self, form, beta, variant, nudge_size, largest_difference):
+        """Bounds on the errors of mean and difference. nudge_size: of the largest nudge at beta = 1."""
+        free = self.free()
+        span = 2 * beta if variant == "centered" else beta
+        added = self.steepest * (
+            gamma(self.terms, self.dtype) * (self.magnitude + beta * nudge_size) + beta * self.nudge(free)
+        )
+        if form == "difference" and variant == "centered":
+            # d errs by what c and m err: a difference of rates moves with m by that of two slopes, at most 1.
+            c = self.kappa / self.steepest * largest_difference + span * nudge_size
+            own = self.steepest * (gamma(self.terms, self.dtype) * c + span * self.nudge(free))
+            own += self.steepest * self.drive_error(free) + difference_error(c, self.worst(), self.dtype)
+            mean, difference = free, self.fixed(own, self.kappa)
+        else:
+            # Two states, or as mean and half difference the same two: each within E of its exact one.
+            mean = self.fixed(2 * added + 2 * self.rate_error, self.kappa + self.steepest * self.live)
+            mean = max(mean, free)
+            difference = 2 * mean
+        return mean, (difference + gamma(4, self.dtype) * 2 * self.size) / span
+
+    def worst(self):
+        """The neuron of the dynamics whose difference errs most."""
+        names = {self.net.layers[l].neuron for l in range(1, self.net.top + 1)}
+        return max(names, key=lambda n: float(difference_error(np.array(1.0), n, self.dtype)))
+
+
+def verb_bound(stem, verb, out, arguments, dtype, roundings):
+    """gamma_n times the reference verb on absolute values. `energy` subtracts, the other verbs add."""
+    size = -abs(out) if verb == "energy" else abs(out)
+    getattr(getattr(reference, stem), verb)(size, *(None if a is None else abs(a) for a in arguments))
+    return gamma(roundings, dtype) * abs(size)

@@ -1,0 +1,210 @@
+"""Planted bugs: small changes of eqkernel's source, each with the check of the real tests that must fail on it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+from inspect import getsource, unwrap
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import test_backends
+import test_bptt
+import test_gradient
+
+import eqkernel as eq
+from eqkernel import costs, cpu, network, optimisers, reference, relaxation
+
+GRADIENT = ("1 hidden", "cross-entropy"), ("3 hidden", "squared-error"), ("recurrent", "cross-entropy")
+
+
+# -- the checks ----------------------------------------------------------------------------------------------------
+
+
+def gradient(backend="reference"):
+    """test_gradient: cosine and order of the error, gamma 0.5, every kind of network."""
+    for kind, cost in GRADIENT:
+        net, x, y = test_gradient.problem(kind, cost, 0.5, backend)
+        test_gradient.check_cosines(net, x, y)
+        test_gradient.check_order_of_error(net, x, y)
+
+
+def settled(backend="reference"):
+    """test_gradient: phases stop at their tolerance, at the equilibrium."""
+    test_gradient.check_settled(*test_gradient.problem("recurrent", backend=backend))
+
+
+def bptt(backend="reference"):
+    """test_bptt, on a small network."""
+    test_bptt.check_against_bptt(*test_bptt.problem(backend, (40, 30, 20, 10)))
+
+
+def neurons(backend=cpu):
+    """test_backends: rates, relaxation and differences."""
+    for neuron in test_backends.RATES:
+        test_backends.check_rates(neuron, "float64", 33, 0, backend)
+
+
+def phases(backend="cpu"):
+    """test_backends: phases of a few networks, orders and forms, against the reference."""
+    for order in ("synchronous", "even-odd", "sweep"):
+        for form, nudge in test_gradient.FORMS:
+            schedule = eq.Schedule("drawn", 0.5, 2, 2, order, form, nudge, None)
+            net = eq.Network.recurrent(7, 13, 6, 5, schedule=schedule, dtype="float64", backend=backend)
+            test_backends.contract(net)
+            test_backends.check_phases(net, 17, 0)
+            test_backends.check_phases(net, 17, 0, "negative")
+
+
+def updates(backend="reference"):
+    """test_backends: the optimisers against their papers."""
+    net = eq.Network.recurrent(7, 13, 6, 5, bound=1e6, dtype="float64", backend=backend)
+    for kind in test_backends.OPTIMISERS:
+        test_backends.check_updates(net, kind, 17, 0)
+
+
+# A check fails by an assertion, or by a warning or refusal on its way there.
+CAUGHT = (AssertionError, eq.EqkernelError, eq.UnsettledWarning, RuntimeWarning)
+CHECKS = {check.__name__: check for check in (gradient, settled, bptt, neurons, phases, updates)}
+
+
+# -- the bugs ------------------------------------------------------------------------------------------------------
+
+
+class Mutation(NamedTuple):
+    """`old` becomes `new` in the function `name` of `owner`, a module or a class; `check` must fail."""
+
+    bug: str
+    owner: Any
+    name: str
+    old: str
+    new: str
+    check: str = "gradient"
+
+
+R, Relaxation, READOUT = reference, relaxation.Relaxation, "network.cost.error(free.state[-1], target)"
+SGD, Momentum, Adam = optimisers.Optimiser, optimisers.Momentum, optimisers.Adam
+# fmt: off
+MUTATIONS = [Mutation(*row) for row in (
+    # connections
+    ("sign of the trace", R.dense, "hebbian", "trace += scale", "trace -= scale"),
+    ("trace transposed", R.dense, "hebbian", "(post.T @ pre)",
+     "(pre.T @ post if pre.shape == post.shape else post.T @ pre)"),
+    ("feedback through W, not its transpose", R.dense, "drive_pre", "post @ weight",
+     "post @ (weight.T if drive.shape == post.shape else weight)"),
+    ("missing half in the lateral trace", R.lateral, "hebbian", "0.5 * scale", "scale"),
+    ("missing half in the lateral drive", R.lateral, "drive_post", "0.5 * (pre", "1.0 * (pre"),
+    ("dropped bias", R.bias, "drive_post", "+= weight", "+= 0 * weight"),
+    # gradient
+    ("batch sum for batch mean", Relaxation, "gradient", " / len(mean[0])", ""),
+    ("half of the contrast dropped", Relaxation, "gradient", "if pre and", "if False and"),
+    ("gamma to a wrong power", network.Network, "scale", "post - self.top", "post - self.top - 1"),
+    ("gamma on the readout", network.Network, "scale", "connection.post > self.top", "False"),
+    # drives and nudge
+    ("gamma to a wrong power in the feedback", Relaxation, "refresh_down", "connection.post - layer",
+     "connection.post"),
+    ("no feedback", Relaxation, "refresh_down", "down += ", "down += 0 * "),
+    ("nudge on the wrong layer", Relaxation, "drive", "layer == self.network.top", "layer == 1"),
+    ("nudge of the wrong sign", costs.Cost, "error", "return target - output", "return output - target"),
+    # phases
+    ("phases swapped", Relaxation, "nudged", "(p - m) / span", "(m - p) / span"),
+    ("one side divided by 2 beta", Relaxation, "nudged", 'if variant == "centered" else beta', "if variant else beta"),
+    ("nudged states in the free state's memory", Relaxation, "nudged", "free.copy(network) for _", "free for _"),
+    ("nudged phase from a stale free state", Relaxation, "nudged", "free.copy(network) for _",
+     "self.free(x, schedule.but(free_steps=1))[0] for _", "bptt"),
+    ("live nudge left frozen", Relaxation, "nudged", 'schedule.nudge == "live"', "False", "phases"),
+    ("no delta rule on the readout", Relaxation, "nudged", f"difference[-1] = {READOUT}",
+     "difference[-1] = 0 * target"),
+    # order and tolerance
+    ("layers of one parity never relax", Relaxation, "visits", "(first + 1) % 2)", "first % 2)"),
+    ("nudged phase begins at the wrong parity", Relaxation, "visits", "top if nudged else 1", "1", "phases"),
+    ("sweeps begin the wrong way", Relaxation, "visits", "(number % 2 == 0) != nudged", "number % 2 == 0", "phases"),
+    ("synchronous layers one by one", Relaxation, "visits", "yield list(range(1, top + 1)), True, True",
+     "yield from (([l], True, True) for l in range(1, top + 1))", "bptt"),
+    ("tolerance ignored", Relaxation, "settle", "residual < (schedule.tolerance or 0)", "False", "settled"),
+    ("tolerance taken for met", Relaxation, "settle", "residual < (schedule.tolerance or 0)", "True", "settled"),
+    # neurons
+    ("wrong clip in the difference", R.neurons, "clip_difference", "1 - m, -half", "1 - m, 0", "neurons"),
+    ("sign of the difference lost", R.neurons, "tanh_difference", "np.copysign(rise, c)", "rise", "neurons"),
+    ("relaxation step ignored", R.neurons, "relax", "step * (RATE", "1 * (RATE", "neurons"),
+    # optimisers
+    ("velocity does not decay", Momentum, "direction", "velocity *= self.momentum", "velocity *= 1", "updates"),
+    ("bias correction a step late", Adam, "hyper", "self.steps + 1", "self.steps + 2", "updates"),
+    ("eps under the root", Adam, "direction", "_square * square) + eps", "_square * square + eps)", "updates"),
+    ("weight decay coupled", SGD, "learn", "weight *= 1 - rate * self.weight_decay",
+     "gradient = gradient + self.weight_decay * weight", "updates"),
+    ("biases decay", Relaxation, "update", "decay=connection.pre is not None", "decay=True", "updates"),
+    ("rate schedule ignored", SGD, "rate", "self.lr * self.schedule(self.steps)", "self.lr", "updates"),
+)]
+# fmt: on
+RATE_MUTATIONS = [
+    ("clip to [-1, 1]", "hard-sigmoid", lambda d: np.clip(d, -1, 1)),
+    ("tanh for a sigmoid", "sigmoid", np.tanh),
+]
+
+
+def plant(monkeypatch, mutation):
+    """Replace the function by one compiled from its changed source, among the names of its own module."""
+    function = getattr(mutation.owner, mutation.name)
+    source = textwrap.dedent(getsource(function))
+    assert source.count(mutation.old) == 1, f"`{mutation.old}` occurs {source.count(mutation.old)} times"
+    changed = "from __future__ import annotations\n" + source.replace(mutation.old, mutation.new)
+    names: dict[str, Any] = {}
+    exec(compile(changed, mutation.bug, "exec"), unwrap(function).__globals__, names)
+    monkeypatch.setattr(mutation.owner, mutation.name, names[mutation.name])
+    for neuron, entry in getattr(mutation.owner, "DIFFERENCE", {}).items():
+        if entry is function:
+            monkeypatch.setitem(mutation.owner.DIFFERENCE, neuron, names[mutation.name])
+
+
+# Bugs in compiled kernels: what, file of the CPU backend, old and new text, check.
+KERNEL_MUTATIONS = [
+    ("missing half in the lateral update", "update.py", "real(0.5, rate) * scales", "scales", "updates"),
+    ("readout learns like a hidden layer", "update.py", "layer > 1 and not readout", "layer > 1", "gradient"),
+    (
+        "size of the gradient for its square",
+        "update.py",
+        "fresh_b * gradient[i] * gradient[i]",
+        "(one - b) * abs(gradient[i])",
+        "updates",
+    ),
+    ("free state not restarted", "chain.py", "        clear(plan, tile, lanes, FREE)\n", "", "phases"),
+    ("gamma missing", "chain.py", "layer + 1), gamma)", "layer + 1), tile.dtype.type(1))", "gradient"),
+]
+
+
+def run_on_copy(folder, file, old, new, check):
+    """Run a check of the CPU backend on a changed copy of the package in `folder`: "caught" or "survived".
+
+    Numba's cache is copied too, so that it compiles the changed file alone: no other compiled code calls into it.
+    """
+    shutil.copytree(Path(eq.__file__).parent, folder / "eqkernel")
+    source = folder / "eqkernel" / "cpu" / file
+    text = source.read_text()
+    assert text.count(old) == 1, f"`{old}` occurs {text.count(old)} times in {file}"
+    source.write_text(text.replace(old, new))
+    paths = [str(folder), str(Path(__file__).parent)]
+    done = subprocess.run(
+        [sys.executable, "-c", f"import mutations; mutations.report({check!r}, {str(folder)!r})"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def report(check, folder):
+    """Print "caught" if the check fails on the CPU backend of the package in `folder`, else "survived"."""
+    assert eq.__file__.startswith(folder), f"{eq.__file__} is not the copy in {folder}"
+    try:
+        CHECKS[check]("cpu")
+    except CAUGHT:
+        print("caught")
+    else:
+        print("survived")

@@ -1,0 +1,334 @@
+"""The command line does what its options say, tells every error in one line, and never leaves half a file."""
+
+import errno
+import re
+import resource
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from matplotlib.figure import Figure
+from PIL import Image
+
+from eqkernel import SCHEDULES, Adam, Momentum, Network, __version__, cli, doctor, predict
+from eqkernel.data import load_digits
+
+# Two epochs of a small network in the backend that compiles nothing.
+SMALL = ["--hidden", "24", "--epochs", "2", "--lr", "0.01", "--backend", "reference"]
+
+
+def run(*args):
+    return CliRunner().invoke(cli.main, [str(arg) for arg in args], prog_name="eqkernel")
+
+
+def error_line(result):
+    """The one line that a failed command ends with; above it there may be a progress bar."""
+    assert result.exit_code == 2, result.output
+    *bars, line = result.stderr.strip().splitlines()
+    assert line.startswith("eqkernel: ") and all("epoch" in bar for bar in bars)
+    return line
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder with the results of `train digits`, and what it printed."""
+    out = tmp_path_factory.mktemp("trained") / "run"
+    result = run("train", "digits", *SMALL, "--seeds", "2", "--out", out)
+    assert result.exit_code == 0, result.output
+    return out, result.stdout
+
+
+def test_train_saves_weights_that_learned_and_a_picture(trained):
+    out, printed = trained
+    assert sorted(path.name for path in out.iterdir()) == ["training.png", "weights.safetensors"]
+    _, _, x_test, y_test = load_digits()
+    net = Network.load(out / "weights.safetensors")
+    accuracy = 100 * (predict(net, x_test) == y_test).mean()
+    assert accuracy > 85
+    assert net.seed == 0
+    rows = [line.split() for line in printed.splitlines() if "%" in line and "/" in line]
+    first, second = (float(row[4]) for row in rows)
+    assert [row[0] for row in rows] == ["0", "1"] and f"{accuracy:.2f}" == f"{first:.2f}"
+    mean, spread = re.search(r"([\d.]+) ± ([\d.]+) % test accuracy, 2 seeds", printed).groups()
+    assert float(mean) == pytest.approx((first + second) / 2, abs=0.011)
+    assert float(spread) == pytest.approx(abs(first - second) / 2**0.5, abs=0.011)
+    with Image.open(out / "training.png") as picture:
+        picture.load()
+        assert picture.format == "PNG" and picture.width > 1000
+        assert len(np.unique(np.asarray(picture.convert("L")))) > 50
+
+
+def test_the_picture_needs_no_display(trained, tmp_path):
+    code = "from eqkernel.cli import main; main()"
+    args = ["train", "digits", *SMALL, "--epochs", "1", "--out", str(tmp_path)]
+    environment = {"PATH": "", "MPLBACKEND": "TkAgg", "MPLCONFIGDIR": str(tmp_path / "matplotlib")}
+    subprocess.run([sys.executable, "-c", code, *args], env=environment, check=True, capture_output=True)
+    assert (tmp_path / "training.png").stat().st_size > 10_000
+
+
+def test_options_reach_the_network(tmp_path):
+    sizes = "--hidden 12,8 --hidden 6 --neuron tanh --cost squared-error --dtype float64 --seed 5 --epochs 1"
+    plan = "--schedule converged --gamma 0.5 --free-steps 7 --nudged-steps 3 --order synchronous"
+    form = ("--form", "plus-minus")
+    result = run("train", "digits", *sizes.split(), *plan.split(), *form, "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    net = Network.load(tmp_path / "weights.safetensors")
+    schedule = net.schedule
+    assert net.sizes == [64, 12, 8, 6, 10] and net.layers[1].neuron == "tanh"
+    assert (net.cost.name, net.dtype, net.seed) == ("squared-error", np.float64, 5)
+    assert (schedule.gamma, schedule.free_steps, schedule.nudged_steps) == (0.5, 7, 3)
+    assert (schedule.order, schedule.form) == ("synchronous", "plus-minus")
+
+
+def test_a_network_is_float32_on_the_fastest_backend_unless_asked(tmp_path):
+    result = run("train", "digits", "--hidden", "16", "--epochs", "1", "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    net = Network.load(tmp_path / "weights.safetensors")
+    assert (net.dtype, net.backend, net.schedule.name) == (np.float32, "cpu", "few-step")
+
+
+def test_recurrent_networks_get_lateral_connections(tmp_path):
+    result = run("train", "digits", *SMALL, "--recurrent", "--epochs", "1", "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    net = Network.load(tmp_path / "weights.safetensors")
+    assert [connection.stem for connection in net.connections].count("lateral") == 1
+    assert net.schedule.name == "converged"
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "lr", "decay"),
+    [
+        ("", Adam, 2e-3, 0.3),
+        ("--lr 0.02 --weight-decay 0", Adam, 0.02, 0),
+        ("--optimiser momentum", Momentum, 0.1, 0),
+        ("--optimiser momentum --weight-decay 0.01", Momentum, 0.1, 0.01),
+    ],
+)
+def test_options_reach_the_training(tmp_path, monkeypatch, options, kind, lr, decay):
+    calls = []
+
+    def fit(net, x, y, **arguments):
+        calls.append((x, y, arguments))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "fit", fit)
+    common = "--beta 0.3 --variant positive --epochs 3 --batch 50 --validation 0.25 --backend reference"
+    assert run("train", "digits", *common.split(), *options.split(), "--out", tmp_path).exit_code == 130
+    ((x, y, arguments),) = calls
+    optimiser, (x_held, y_held) = arguments["optimiser"], arguments["held_out"]
+    assert type(optimiser) is kind and (optimiser.lr, optimiser.weight_decay) == (lr, decay)
+    assert optimiser.schedule(3 * 22) == pytest.approx(0) and optimiser.schedule(33) == pytest.approx(0.5)
+    assert [arguments[name] for name in ("beta", "variant", "epochs", "batch")] == [0.3, "positive", 3, 50]
+    assert len(x) == len(y) == 1082 and len(x_held) == len(y_held) == 360  # 1,442: no test image among them
+    test_images = {row.tobytes() for row in load_digits()[2]}
+    assert not test_images & {row.tobytes() for row in (*x, *x_held)}
+
+
+def test_a_seed_gives_the_same_weights_and_another_seed_others(tmp_path):
+    for name, seed in (("a", 3), ("b", 3), ("c", 4)):
+        assert run("train", "digits", *SMALL, "--seed", seed, "--out", tmp_path / name).exit_code == 0
+    a, b, c = (Network.load(tmp_path / name / "weights.safetensors").buffer for name in "abc")
+    assert (a == b).all() and (a != c).any()
+
+
+def test_unsettled_batches_are_told_in_the_table(tmp_path):
+    steps = "--schedule converged --hidden 24,16 --free-steps 2 --epochs 1 --batch 721"
+    result = run("train", "digits", *SMALL, *steps.split(), "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    assert "2/2" in result.stdout and "the steps ran out" in " ".join(result.stdout.split())
+    assert "UnsettledWarning" not in result.output
+
+
+def test_predict_repeats_the_test_accuracy(trained):
+    out, _ = trained
+    result = run("predict", out / "weights.safetensors", "digits")
+    assert result.exit_code == 0, result.output
+    _, _, x_test, y_test = load_digits()
+    right = (predict(Network.load(out / "weights.safetensors"), x_test) == y_test).sum()
+    assert f"{100 * right / 355:.2f} % of 355" in result.stdout
+    rows = [line.replace("│", " ").split()[1:] for line in result.stdout.splitlines() if line.startswith("│")]
+    counts = np.array([[0 if cell == "·" else int(cell) for cell in row] for row in rows])
+    assert counts.shape == (10, 10) and counts.sum() == 355 and counts.trace() == right
+
+
+@pytest.mark.parametrize("kind", ["npy", "npy of bytes", "png", "inverted png"])
+def test_predict_reads_an_image(trained, tmp_path, kind):
+    weights = trained[0] / "weights.safetensors"
+    _, _, x_test, _ = load_digits()
+    expected = predict(Network.load(weights), x_test[:1])[0]
+    pixels = np.rint(255 * x_test[0].reshape(8, 8)).astype(np.uint8)
+    path, extra = tmp_path / f"digit.{kind.split()[-1] if 'png' in kind else 'npy'}", []
+    if kind == "npy":
+        np.save(path, x_test[0])
+    elif kind == "npy of bytes":
+        np.save(path, pixels)
+    elif kind == "png":
+        Image.fromarray(pixels).save(path)
+    else:
+        Image.fromarray(255 - pixels).resize((80, 80), Image.Resampling.NEAREST).save(path)
+        extra = ["--invert"]
+    result = run("predict", weights, "--image", path, *extra)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith(f"{path}: {expected} (")
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ("train", "Missing argument"),
+        ("train letters", "'letters' is not one of 'digits'"),
+        ("trane digits", "No such command 'trane'"),
+        ("train digits --betta 1", "No such option.*--beta"),
+        ("train digits --hidden 12,x", "--hidden '12,x': give whole numbers"),
+        ("train digits --hidden 0", "at least 1, not 0"),
+        ("train digits --neuron relu", "'relu' is not one of 'hard-sigmoid'"),
+        ("train digits --beta 0", "beta must be a positive number"),
+        ("train digits --beta nan", "beta must be a positive number"),
+        ("train digits --gamma 2", r"gamma must lie in \(0, 1\]"),
+        ("train digits --free-steps 0", "free_steps must be a whole number of at least 1"),
+        ("train digits --nudged-steps -1", "nudged_steps must be a whole number of at least 1"),
+        ("train digits --lr -1", "lr must be a positive number"),
+        ("train digits --weight-decay -1", "weight_decay must be"),
+        ("train digits --epochs 0", "--epochs"),
+        ("train digits --batch 0", "--batch"),
+        ("train digits --threads 0", "--threads"),
+        ("train digits --validation 1.5", "validation fraction is 1.5"),
+        ("train digits --backend reference --dtype float32", "reference.*float32"),
+        ("train mnist --data nowhere", "'nowhere' is not a folder"),
+        ("train mnist --data .", "MNIST is not in .*train-images"),
+        ("train digits --out file", "cannot write into file: .*--out"),
+        ("predict", "Missing argument"),
+        ("predict nothing.safetensors digits", "no weight file at nothing.safetensors"),
+        ("predict file digits", "file is not a whole safetensors file"),
+        ("predict WEIGHTS", "add a data set .* or --image"),
+        ("predict WEIGHTS --image nothing.png", "cannot read nothing.png: No such file"),
+        ("predict WEIGHTS --image file", "file is truncated or no image"),
+        ("predict WEIGHTS --image short.npy", "short.npy is truncated or no image"),
+        ("predict WEIGHTS --image small.npy", r"small.npy holds .*\(7, 7\).* takes 64"),
+        ("predict WEIGHTS --image bright.npy", "bright.npy holds numbers from .* to 2"),
+        ("predict WEIGHTS --image nan.npy", "nan.npy holds numbers from nan"),
+        ("predict WEIGHTS --image words.npy", "words.npy holds <U1"),
+    ],
+)
+def test_every_error_is_one_line_and_leaves_nothing(trained, tmp_path, monkeypatch, args, message):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("EQKERNEL_DATA", raising=False)
+    (tmp_path / "file").write_text("no network, no image, no folder")
+    np.save("small.npy", np.zeros((7, 7)))
+    np.save("bright.npy", np.full(64, 2.0))
+    np.save("nan.npy", np.full(64, np.nan))
+    np.save("words.npy", np.full(64, "a"))
+    (tmp_path / "short.npy").write_bytes((tmp_path / "small.npy").read_bytes()[:-8])
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    words = args.replace("WEIGHTS", str(trained[0] / "weights.safetensors")).split()
+    line = error_line(run(*words))
+    assert re.search(message, line), line
+    after = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert after == before
+
+
+@pytest.mark.filterwarnings("always")
+def test_a_warning_is_a_note_of_one_line(tmp_path):
+    hasty = SCHEDULES["converged"].but(free_steps=2, tolerance=1e-12)
+    net = Network.dense(64, 9, 8, 10, schedule=hasty, dtype="float64", backend="reference")
+    net.save(tmp_path / "hasty.safetensors")
+    result = run("predict", tmp_path / "hasty.safetensors", "digits", "--backend", "reference")
+    assert result.exit_code == 0, result.output
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("eqkernel: note: free phase: the steps ran out")
+
+
+def test_a_network_for_other_images_is_told_so(trained, tmp_path):
+    Network.dense(65, 4, 10).save(tmp_path / "other.safetensors")
+    line = error_line(run("predict", tmp_path / "other.safetensors", "digits"))
+    assert "(355, 64): this network takes (B, 65)" in line
+
+
+def test_a_diverging_training_writes_nothing(tmp_path):
+    options = "--lr 1e30 --optimiser sgd --neuron linear --hidden 24,16"
+    line = error_line(run("train", "digits", *SMALL, *options.split(), "--out", tmp_path))
+    assert "diverged" in line or "the loss is" in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def copy_of(trained, tmp_path):
+    """A folder with an earlier run's results, and what they are."""
+    for path in trained[0].iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    return {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_file_that_does_not_fit_leaves_the_old_ones(trained, tmp_path):
+    before = copy_of(trained, tmp_path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        result = run("train", "digits", *SMALL, "--seed", "1", "--out", tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "cannot write" in error_line(result) and "weights.safetensors" in error_line(result)
+    assert contents(tmp_path) == before
+
+
+def test_a_full_disk_during_the_picture_leaves_the_old_one(trained, tmp_path, monkeypatch):
+    before = copy_of(trained, tmp_path)
+
+    def savefig(figure, path, **_):
+        path.write_bytes(b"half a picture")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Figure, "savefig", savefig)
+    line = error_line(run("train", "digits", *SMALL, "--seed", "1", "--out", tmp_path))
+    assert "training.png: No space left on device" in line
+    after = contents(tmp_path)
+    assert after.keys() == before.keys() and after["training.png"] == before["training.png"]
+    assert after["weights.safetensors"] != before["weights.safetensors"]
+
+
+def test_an_interrupted_training_leaves_the_old_files(trained, tmp_path, monkeypatch):
+    before = copy_of(trained, tmp_path)
+
+    def fit(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "fit", fit)
+    result = run("train", "digits", *SMALL, "--out", tmp_path)
+    assert result.exit_code == 130 and result.stderr.strip().endswith("interrupted")
+    assert contents(tmp_path) == before
+
+
+def test_doctor_names_what_it_found_and_fails_on_a_backend_that_disagrees(monkeypatch):
+    result = run("doctor")
+    assert result.exit_code == 0, result.output
+    for word in ("python", "numba", "threads", "cpu", "float32", "reference", "available", "all is well"):
+        assert word in result.stdout
+    compute = doctor._settled_and_gradient
+
+    def wrong(backend, *args):
+        states, gradient = compute(backend, *args)
+        return (states, gradient) if backend == "reference" else (states, 1.001 * gradient)
+
+    monkeypatch.setattr(doctor, "_settled_and_gradient", wrong)
+    result = run("doctor")
+    assert result.exit_code == 1 and "differs from the reference" in result.stdout
+
+
+def test_doctor_says_why_a_backend_is_missing(monkeypatch):
+    monkeypatch.setattr(doctor, "unavailable", lambda name: "no numba; install it" if name == "cpu" else None)
+    result = run("doctor")
+    assert result.exit_code == 0 and "no numba; install it" in result.stdout
+
+
+def test_version_and_help():
+    assert run("--version").stdout == f"eqkernel {__version__}\n"
+    for args in ([], ["--help"], ["train", "--help"]):
+        result = run(*args)
+        assert result.exit_code == 0 and result.stdout.startswith("Usage: eqkernel")
+    module = subprocess.run([sys.executable, "-m", "eqkernel", "--version"], capture_output=True, text=True)
+    assert module.stdout == f"eqkernel {__version__}\n"

@@ -1,0 +1,101 @@
+"""Costs: losses as written, errors their slopes, and labels or targets checked before they reach a kernel."""
+
+import numpy as np
+import pytest
+
+from eqkernel import reference
+from eqkernel.costs import COSTS, CrossEntropy, SquaredError, find_cost
+from eqkernel.errors import EqkernelError
+
+RNG = np.random.default_rng(0)
+OUTPUT = RNG.uniform(-1, 1, (4, 3))
+TARGET = np.array([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [0.25, 0.25, 0.5]])
+
+
+def softmax(drive):
+    out = np.empty_like(drive)
+    reference.neurons.rate(out, drive, "softmax")
+    return out
+
+
+@pytest.mark.parametrize(("cost", "rate"), [(SquaredError(), lambda drive: drive), (CrossEntropy(), softmax)], ids=repr)
+def test_error_is_minus_the_slope_of_the_loss_in_the_drive_of_the_output(cost, rate):
+    step = 1e-5
+    for k in range(3):
+        shift = step * np.eye(3)[k]
+        above, below = cost.loss(rate(OUTPUT + shift), TARGET), cost.loss(rate(OUTPUT - shift), TARGET)
+        error = cost.error(rate(OUTPUT), TARGET)[:, k]
+        np.testing.assert_allclose(error, -(above - below) / (2 * step), atol=1e-9)
+
+
+def test_losses_as_written():
+    s, t = np.array([[0.5, 0.25], [0.1, 0.9]]), np.array([[1.0, 0.0], [0.0, 1.0]])
+    np.testing.assert_allclose(SquaredError().loss(s, t), [(0.25 + 0.0625) / 2, 0.01])
+    np.testing.assert_allclose(CrossEntropy().loss(s, t), [-np.log(0.5), -np.log(0.9)])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_cross_entropy_of_a_certain_mistake_is_finite(dtype):
+    loss = CrossEntropy().loss(np.array([[1, 0]], dtype), np.array([[0, 1]], dtype))
+    assert loss.dtype == dtype
+    assert 80 < loss[0] < 800
+
+
+@pytest.mark.parametrize("cost", COSTS.values(), ids=repr)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_labels_become_one_hot_rows(cost, dtype):
+    for labels in ([2, 0, 1], np.array([2, 0, 1], np.uint8)):
+        rows = cost.targets(labels, 3, dtype)
+        assert rows.dtype == dtype
+        np.testing.assert_array_equal(rows, [[0, 0, 1], [1, 0, 0], [0, 1, 0]])
+
+
+@pytest.mark.parametrize("cost", COSTS.values(), ids=repr)
+def test_targets_pass_as_they_are(cost):
+    for given in (TARGET, TARGET[:3].astype(int), TARGET[:3].astype(bool), np.asfortranarray(TARGET)):
+        rows = cost.targets(given, 3, "float32")
+        assert rows.dtype == np.float32 and rows.flags.c_contiguous and not np.shares_memory(rows, given)
+        np.testing.assert_array_equal(rows, given)
+
+
+BAD = [
+    ([], "y is empty"),
+    (np.zeros((0, 3)), "y is empty"),
+    ([0, 3], r"labels run from 0 to 3: they must lie in 0\.\.2"),
+    ([-1, 2], r"labels run from -1 to 2"),
+    ([0.0, 1.0], r"labels have type float64: pass integers in 0\.\.2 .* or targets of shape \(B, 3\)"),
+    ([True, False], "labels have type bool"),
+    (["a", "b"], "labels have type <U1"),
+    (1, r"y has shape \(\)"),
+    (np.zeros((2, 4)), r"y has shape \(2, 4\): .* \(B, 3\)"),
+    (np.zeros((2, 3, 1)), r"y has shape \(2, 3, 1\)"),
+    (np.full((2, 3), 1j), "y has type complex128"),
+    ([["a", "b", "c"]], "y has type <U1"),
+    ([[1, 0, np.nan]], "y holds a NaN"),
+    ([[1, 0, -np.inf]], "y holds a NaN, an infinity"),
+    ([[1e300, 0, 0]], "y holds a NaN, an infinity or a number too large for float32"),
+    ([[0, 1], [0]], "y is not an array"),
+]
+
+
+@pytest.mark.parametrize("cost", COSTS.values(), ids=repr)
+@pytest.mark.parametrize(("y", "message"), BAD, ids=[message for _, message in BAD])
+def test_bad_targets_are_refused(cost, y, message):
+    with pytest.raises(EqkernelError, match=message):
+        cost.targets(y, 3, "float32")
+
+
+@pytest.mark.parametrize("y", [[[1, 1, 0]], [[2, -1, 0]], [[0, 0, 0]]])
+def test_cross_entropy_takes_probabilities_alone(y):
+    with pytest.raises(EqkernelError, match="must be probabilities"):
+        CrossEntropy().targets(y, 3)
+    SquaredError().targets(y, 3)
+
+
+def test_find_cost():
+    assert find_cost("squared-error") is COSTS["squared-error"]
+    assert find_cost(own := CrossEntropy()) is own
+    with pytest.raises(EqkernelError, match=r"unknown cost 'cross_entropy': did you mean 'cross-entropy'\?"):
+        find_cost("cross_entropy")
+    with pytest.raises(EqkernelError, match=r"unknown cost 3: choose one of 'squared-error', 'cross"):
+        find_cost(3)

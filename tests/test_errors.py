@@ -1,0 +1,351 @@
+"""Bad input: one clear error each, and a network that is as it was."""
+
+import warnings
+
+import numpy as np
+import pytest
+
+import eqkernel
+from eqkernel import (
+    SGD,
+    Adam,
+    BackendError,
+    Bias,
+    Dense,
+    EqkernelError,
+    Lateral,
+    Layer,
+    Momentum,
+    Network,
+    Schedule,
+    cosine,
+    ep_gradient,
+    free_phase,
+    nudged_phase,
+    predict,
+    settle,
+    train_step,
+)
+
+RNG = np.random.default_rng(0)
+X, Y = RNG.random((5, 6)), np.array([0, 1, 2, 1, 0])
+TARGETS = np.eye(3)[Y]
+NAN, INF = float("nan"), float("inf")
+FIXED = Schedule("fixed", gamma=0.5, free_steps=4, nudged_steps=4, order="even-odd", tolerance=None)
+
+
+def network(backend="cpu", cost="cross-entropy"):
+    return Network.dense(6, 8, 3, cost=cost, backend=backend, dtype="float64", schedule=FIXED)
+
+
+def spoilt(array, value):
+    array = np.array(array, float)
+    array[2, 1] = value
+    return array
+
+
+BAD_X = {
+    "a vector": (X[0], r"shape \(6,\): this network takes \(B, 6\)"),
+    "three axes": (X[None], r"takes \(B, 6\)"),
+    "too wide": (np.ones((5, 7)), r"shape \(5, 7\).*\(B, 6\)"),
+    "transposed": (X.T, r"shape \(6, 5\)"),
+    "a number": (3.0, "shape"),
+    "None": (None, "shape"),
+    "ragged": ([[1, 2, 3, 4, 5, 6], [1, 2]], "x"),
+    "empty": (X[:0], "x is empty"),
+    "complex": (X.astype(complex), "type complex128"),
+    "object": (X.astype(object), "type object"),
+    "text": (X.astype(str), "type <U"),
+    "dates": (np.zeros((5, 6), "datetime64[s]"), "type datetime64"),
+    "NaN": (spoilt(X, NAN), "NaN or an infinity"),
+    "infinity": (spoilt(X, INF), "NaN or an infinity"),
+    "minus infinity": (spoilt(X, -INF), "NaN or an infinity"),
+    "both infinities": (np.array([[INF, -INF, 0, 0, 0, 0]] * 5), "NaN or an infinity"),
+}
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+@pytest.mark.parametrize("case", BAD_X)
+def test_bad_x(backend, case):
+    x, message = BAD_X[case]
+    net = network(backend)
+    before, optimiser = net.buffer.copy(), Adam()
+    for call in (
+        lambda: free_phase(net, x),
+        lambda: settle(net, x, Y, 0.1),
+        lambda: ep_gradient(net, x, Y),
+        lambda: predict(net, x),
+        lambda: train_step(net, x, Y, optimiser=optimiser),
+    ):
+        with pytest.raises(EqkernelError, match=message):
+            call()
+    np.testing.assert_array_equal(net.buffer, before)
+    assert optimiser.steps == 0
+
+
+def test_x_beyond_float32_is_refused_and_large_finite_x_is_not():
+    net = Network.dense(6, 8, 3, schedule=FIXED)
+    with pytest.raises(EqkernelError, match="infinity"):
+        free_phase(net, spoilt(X, 1e300))
+    free_phase(net, np.full((5, 6), 3e37, np.float32) * [1, -1, 1, -1, 1, -1])
+    free_phase(net, np.full((200, 6), 3e38, np.float32) * np.float32([1, -1, 1, -1, 1, -1]))
+
+
+BAD_Y = {
+    "too short": (Y[:4], "x has 5 samples and y has 4"),
+    "too long": (np.append(Y, 1), "x has 5 samples and y has 6"),
+    "empty": (Y[:0], "y is empty"),
+    "too large": (Y + 1, r"labels run from 1 to 3: they must lie in 0..2"),
+    "negative": (Y - 1, "labels run from -1"),
+    "float labels": (Y.astype(float), "labels have type float64"),
+    "text labels": (Y.astype(str), "labels have type <U"),
+    "bool labels": (Y > 0, "labels have type bool"),
+    "object labels": (Y.astype(object), "labels have type object"),
+    "a number": (1, "shape"),
+    "None": (None, "shape|needs y"),
+    "ragged": ([[1, 0, 0], [0]], "y is not an array"),
+    "too wide": (np.eye(4)[Y], r"shape \(5, 4\)"),
+    "fewer targets": (TARGETS[:4], "x has 5 samples and y has 4"),
+    "complex": (TARGETS.astype(complex), "type complex128"),
+    "NaN": (spoilt(TARGETS, NAN), "NaN"),
+    "infinity": (spoilt(TARGETS, INF), "infinity"),
+}
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+@pytest.mark.parametrize("cost", ["cross-entropy", "squared-error"])
+@pytest.mark.parametrize("case", BAD_Y)
+def test_bad_y(backend, cost, case):
+    y, message = BAD_Y[case]
+    net = network(backend, cost)
+    free = free_phase(net, X)
+    before, optimiser = net.buffer.copy(), Momentum(0.1)
+    for call in (
+        lambda: nudged_phase(net, free, y, 0.1),
+        lambda: settle(net, X, y, 0.1),
+        lambda: ep_gradient(net, X, y),
+        lambda: train_step(net, X, y, optimiser=optimiser),
+    ):
+        with pytest.raises(EqkernelError, match=message):
+            call()
+    np.testing.assert_array_equal(net.buffer, before)
+    assert optimiser.steps == 0
+
+
+def test_settle_needs_a_target_for_its_nudge():
+    with pytest.raises(EqkernelError, match="needs y"):
+        settle(network(), X, beta=0.1)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+def test_any_layout_and_real_type_means_the_same(dtype, backend):
+    if backend == "reference" and dtype == "float32":
+        pytest.skip("the reference computes in float64")
+    rng = np.random.default_rng(1)
+    x = rng.integers(0, 4, (37, 6)).astype(dtype)
+    y, soft = rng.integers(0, 3, 37), rng.dirichlet(np.ones(3), 37)
+    net = Network.dense(6, 8, 3, schedule=FIXED, dtype=dtype, backend=backend)
+
+    wide = np.full((74, 12), 7.0, dtype)
+    wide[::2, ::2] = x
+    backwards = np.ascontiguousarray(x[::-1, ::-1])[::-1, ::-1]
+    layouts = [np.asfortranarray(x), wide[::2, ::2], backwards, x.astype(int), x.astype(np.uint8)]
+    layouts += [x.astype(np.float16), x.astype(">f8"), x.tolist(), np.broadcast_to(x, (1, 37, 6))[0]]
+    assert not any(a.flags.c_contiguous for a in layouts[:3])
+    state, gradient = free_phase(net, x).state, ep_gradient(net, x, y)
+    for layout in layouts:
+        for a, b in zip(free_phase(net, layout).state, state, strict=True):
+            np.testing.assert_array_equal(a, b)
+        for a, b in zip(ep_gradient(net, layout, y), gradient, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+    gradient = ep_gradient(net, x, soft)
+    for layout in (np.asfortranarray(soft), np.repeat(soft, 2, axis=0)[::2], soft.tolist()):
+        for a, b in zip(ep_gradient(net, x, layout), gradient, strict=True):
+            np.testing.assert_array_equal(a, b)
+    hard = ep_gradient(net, x, y)
+    for labels in (y.astype(np.int8), y.astype(np.uint64), y.tolist(), np.repeat(y, 2)[::2]):
+        for a, b in zip(ep_gradient(net, x, labels), hard, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+# -- numbers and names -----------------------------------------------------------------------------------------------
+
+TRAIN = {
+    "beta 0": ({"beta": 0, "lr": 0.1}, "beta must be a positive number, not 0"),
+    "beta negative": ({"beta": -0.1, "lr": 0.1}, "beta must be a positive number"),
+    "beta NaN": ({"beta": NAN, "lr": 0.1}, "beta must be a positive number"),
+    "beta infinite": ({"beta": INF, "lr": 0.1}, "beta must be a positive number"),
+    "beta text": ({"beta": "0.1", "lr": 0.1}, "beta must be a positive number"),
+    "beta None": ({"beta": None, "lr": 0.1}, "beta must be a positive number"),
+    "no lr": ({}, "either lr .* or an optimiser"),
+    "lr and optimiser": ({"lr": 0.1, "optimiser": SGD(0.1)}, "either lr .* or an optimiser"),
+    "lr 0": ({"lr": 0}, "lr must be a positive number, not 0"),
+    "lr negative": ({"lr": -0.1}, "lr must be a positive number"),
+    "lr NaN": ({"lr": NAN}, "lr must be a positive number"),
+    "lr infinite": ({"lr": INF}, "lr must be a positive number"),
+    "lr text": ({"lr": "0.1"}, "lr must be a positive number"),
+    "optimiser by name": ({"optimiser": "adam"}, "optimiser"),
+    "optimiser class": ({"optimiser": Adam}, "optimiser"),
+    "variant": ({"lr": 0.1, "variant": "centred"}, "unknown variant 'centred': did you mean 'centered'"),
+    "variant None": ({"lr": 0.1, "variant": None}, "unknown variant None: choose one of 'centered'"),
+    "schedule": ({"lr": 0.1, "schedule": "few-steps"}, "unknown schedule 'few-steps': did you mean 'few-step'"),
+    "schedule number": ({"lr": 0.1, "schedule": 3}, "unknown schedule 3"),
+}
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+@pytest.mark.parametrize("case", TRAIN)
+def test_bad_training_options(backend, case):
+    options, message = TRAIN[case]
+    net = network(backend)
+    before = net.buffer.copy()
+    with pytest.raises(EqkernelError, match=message):
+        train_step(net, X, Y, **options)
+    np.testing.assert_array_equal(net.buffer, before)
+    train_step(net, X, Y, lr=0.1)  # and the network still learns
+    assert (net.buffer != before).any()
+
+
+ELSEWHERE = {
+    "free_steps 0": (lambda: Schedule(free_steps=0), "free_steps must be a whole number of at least 1, not 0"),
+    "free_steps negative": (lambda: Schedule(free_steps=-3), "free_steps"),
+    "nudged_steps negative": (lambda: Schedule(nudged_steps=-1), "nudged_steps"),
+    "steps fractional": (lambda: Schedule(free_steps=2.5), "free_steps must be a whole number"),
+    "steps bool": (lambda: Schedule(free_steps=True), "free_steps must be a whole number"),
+    "gamma 0": (lambda: Schedule(gamma=0), r"gamma must lie in \(0, 1\]"),
+    "gamma above 1": (lambda: Schedule(gamma=1.1), "gamma"),
+    "gamma NaN": (lambda: Schedule(gamma=NAN), "gamma"),
+    "gamma text": (lambda: Schedule(gamma="1"), "gamma"),
+    "step 0": (lambda: Schedule(step=0), "step must lie in"),
+    "step above 1": (lambda: Schedule(step=1.5), "step must lie in"),
+    "tolerance 0": (lambda: Schedule(tolerance=0), "tolerance must be positive or None"),
+    "tolerance NaN": (lambda: Schedule(tolerance=NAN), "tolerance"),
+    "early stop of what": (lambda: Schedule(tolerance=None, early_stop=True), "early_stop needs a tolerance"),
+    "live difference": (lambda: Schedule(nudge="live"), 'needs form="plus-minus"'),
+    "order": (lambda: Schedule(order="evenodd"), "unknown order 'evenodd': did you mean 'even-odd'"),
+    "form": (lambda: Schedule(form="differences"), "unknown form 'differences': did you mean 'difference'"),
+    "nudge": (lambda: Schedule(nudge="frosen"), "unknown nudge 'frosen': did you mean 'frozen'"),
+    "field": (lambda: Schedule().but(free_step=3), "a schedule has no free_step; it has name, gamma, free_steps"),
+    "neuron": (lambda: Network.dense(2, 3, 2, neuron="tan"), "unknown neuron 'tan': did you mean 'tanh'"),
+    "output": (lambda: Network.dense(2, 3, 2, output="soft-max"), "did you mean 'softmax'"),
+    "cost": (lambda: Network.dense(2, 3, 2, cost="cross_entropy"), "unknown cost .* did you mean 'cross-entropy'"),
+    "network schedule": (lambda: Network.dense(2, 3, 2, schedule="converge"), "did you mean 'converged'"),
+    "dtype": (lambda: Network.dense(2, 3, 2, dtype="float16"), "dtype must be 'float32' or 'float64'"),
+    "backend": (lambda: Network.dense(2, 3, 2, backend="cpus"), "unknown backend 'cpus': did you mean 'cpu'"),
+    "reference in float32": (
+        lambda: Network.dense(2, 3, 2, backend="reference"),
+        "'reference' has no float32, only float64: choose backend='auto'",
+    ),
+    "threads 0": (lambda: eqkernel.set_threads(0), "threads must be a whole number of at least 1, not 0"),
+    "threads negative": (lambda: eqkernel.set_threads(-2), "threads"),
+    "threads fractional": (lambda: eqkernel.set_threads(1.5), "threads"),
+    "threads bool": (lambda: eqkernel.set_threads(True), "threads"),
+    "no layers": (lambda: Network.dense(), "an input and an output layer"),
+    "one layer": (lambda: Network.dense(4, cost="squared-error"), "an input and an output layer"),
+    "no hidden layer": (lambda: Network.dense(4, 3), "at least one hidden layer"),
+    "size 0": (lambda: Network.dense(4, 0, 3), "a layer needs a whole number of neurons"),
+    "size negative": (lambda: Layer(-3), "at least 1, not -3"),
+    "size fractional": (lambda: Layer(2.5), "whole number of neurons"),
+    "size bool": (lambda: Layer(True), "whole number of neurons"),
+    "seed": (lambda: Network.dense(4, 5, 3, seed=-1), "seed"),
+    "seed text": (lambda: Network.dense(4, 5, 3, seed="a"), "seed"),
+    "bound 0": (lambda: Lateral(1, 0), "spectral bound .* must be positive"),
+    "bound NaN": (lambda: Lateral(1, NAN), "spectral bound"),
+    "bound infinite": (lambda: Lateral(1, INF), "spectral bound"),
+    "momentum 1": (lambda: Momentum(0.1, momentum=1.0), r"momentum must lie in \[0, 1\)"),
+    "momentum negative": (lambda: Momentum(0.1, momentum=-0.1), "momentum"),
+    "betas": (lambda: Adam(betas=(0.9, 1.0)), r"betas must lie in \[0, 1\)"),
+    "eps": (lambda: Adam(eps=0), "eps must be positive"),
+    "weight decay": (lambda: SGD(0.1, weight_decay=-1), "weight_decay must be a number of at least 0"),
+    "weight decay NaN": (lambda: SGD(0.1, weight_decay=NAN), "weight_decay"),
+    "cosine 0": (lambda: cosine(0), "cosine needs at least one step"),
+    "predict size 0": (lambda: predict(network(), X, size=0), "size"),
+    "predict size negative": (lambda: predict(network(), X, size=-1), "size"),
+}
+
+
+@pytest.mark.parametrize("case", ELSEWHERE)
+def test_one_clear_error(case):
+    call, message = ELSEWHERE[case]
+    with pytest.raises(EqkernelError, match=message) as caught:
+        call()
+    assert len(str(caught.value)) < 400
+
+
+def test_errors_are_value_errors():
+    assert issubclass(EqkernelError, ValueError)
+    assert issubclass(BackendError, EqkernelError) and issubclass(eqkernel.DivergenceError, EqkernelError)
+
+
+# -- topology --------------------------------------------------------------------------------------------------------
+
+IN, HIDDEN, OUT, SOFTMAX = Layer(6), Layer(8), Layer(3, "linear"), Layer(3, "softmax")
+CHAIN = [Dense(0, 1), Dense(1, 2)]
+TOPOLOGY = {
+    "layer left undriven": ([IN, HIDDEN, HIDDEN, OUT], [Dense(0, 1), Dense(1, 3)], "layer 2 has no connection"),
+    "bias is no drive": ([IN, HIDDEN, OUT], [Dense(0, 1), Bias(2)], "layer 2 has no connection from a layer below"),
+    "downwards": ([IN, HIDDEN, OUT], [*CHAIN, Dense(2, 1)], "dense.2-1 must run from a layer in 0..2 to one above"),
+    "out of range": ([IN, HIDDEN, OUT], [*CHAIN, Dense(1, 3)], "dense.1-3 must run"),
+    "negative": ([IN, HIDDEN, OUT], [*CHAIN, Dense(-1, 1)], "must run from a layer in 0..2"),
+    "into the input": ([IN, HIDDEN, OUT], [*CHAIN, Bias(0)], "bias.0 must run"),
+    "within the input": ([IN, HIDDEN, OUT], [*CHAIN, Lateral(0)], "lateral.0 must run"),
+    "dense within a layer": ([IN, HIDDEN, OUT], [*CHAIN, Dense(1, 1)], r"use Lateral\(1\)"),
+    "twice": ([IN, HIDDEN, OUT], [*CHAIN, Dense(0, 1)], "dense.0-1 is given twice"),
+    "softmax inside": ([IN, SOFTMAX, OUT], CHAIN, "layer 1 has neuron 'softmax'"),
+    "softmax with squared error": ([IN, HIDDEN, SOFTMAX], CHAIN, "layer 2 has neuron 'softmax'"),
+}
+READOUT = {
+    "not softmax": ([IN, HIDDEN, OUT], CHAIN, "layer 2 has neuron 'linear'"),
+    "lateral readout": ([IN, HIDDEN, SOFTMAX], [*CHAIN, Lateral(2)], "lateral.2: a softmax readout reads the layer"),
+    "skip into the readout": (
+        [IN, HIDDEN, HIDDEN, SOFTMAX],
+        [*CHAIN, Dense(2, 3), Dense(1, 3)],
+        "dense.1-3: a softmax readout reads the layer below it only",
+    ),
+    "input into the readout": (
+        [IN, HIDDEN, SOFTMAX],
+        [*CHAIN, Dense(0, 2)],
+        "dense.0-2: a softmax readout reads the layer below it only",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", [*TOPOLOGY, *READOUT])
+def test_topologies_without_equilibrium_propagation_are_refused(case):
+    layers, connections, message = TOPOLOGY.get(case) or READOUT[case]
+    cost = "squared-error" if case in TOPOLOGY else "cross-entropy"
+    with pytest.raises(EqkernelError, match=message):
+        Network(layers, connections, cost, dtype="float64")
+
+
+# -- an optimiser belongs to one network -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+@pytest.mark.parametrize("make", [lambda: Adam(), lambda: Momentum(0.1)], ids=["adam", "momentum"])
+@pytest.mark.parametrize("other", ["wider", "equal"])
+def test_an_optimiser_with_moments_refuses_another_network(backend, make, other):
+    optimiser, net = make(), network(backend)
+    sizes = (6, 80, 3) if other == "wider" else (6, 8, 3)
+    stranger = Network.dense(*sizes, backend=backend, dtype="float64", schedule=FIXED, seed=9)
+    train_step(net, X, Y, optimiser=optimiser)
+    moments, before = [m.copy() for m in optimiser.state], stranger.buffer.copy()
+    with pytest.raises(EqkernelError, match="give every network its own"):
+        train_step(stranger, X, Y, optimiser=optimiser)
+    np.testing.assert_array_equal(stranger.buffer, before)
+    for a, b in zip(optimiser.state, moments, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert optimiser.steps == 1
+
+
+def test_sound_input_gives_no_warning():
+    """What the errors above guard: the same calls with good input are silent."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for backend in ("cpu", "reference"):
+            net = network(backend)
+            train_step(net, X, Y, lr=0.1)
+            train_step(net, X.tolist(), TARGETS, optimiser=Adam())
+            assert predict(net, X).shape == (5,) and predict(net, X, output=True).shape == (5, 3)

@@ -1,0 +1,131 @@
+"""The Hebbian contrast is the gradient of the loss: against implicit differentiation at the free equilibrium.
+
+With both phases settled the centred estimate errs by O(beta^2) and a one-sided one by O(beta): a tenth of beta
+divides the error by 100 or by 10. A wrong constant on any layer, however small, stops that fall, so the rates
+check more than a cosine can.
+"""
+
+import numpy as np
+import pytest
+from oracle import Oracle, cosine, relative_error
+
+import eqkernel as eq
+
+SIZES = {"1 hidden": (5, 8, 3), "3 hidden": (5, 6, 6, 6, 6), "recurrent": (5, 8, 7, 3)}
+COSTS = ("squared-error", "cross-entropy")
+FORMS = [("difference", "frozen"), ("mean-difference", "frozen"), ("plus-minus", "frozen"), ("plus-minus", "live")]
+SETTLED = eq.SCHEDULES["converged"].but(free_steps=5000, nudged_steps=5000, tolerance=1e-12, early_stop=True)
+
+
+def problem(kind, cost="squared-error", gamma=1.0, backend="reference", neuron="tanh", order="even-odd"):
+    """A float64 network with biases, whose couplings contract, and a batch (x, y) of 4."""
+    build = eq.Network.recurrent if kind == "recurrent" else eq.Network.dense
+    schedule = SETTLED.but(gamma=gamma, order=order)
+    net = build(*SIZES[kind], neuron=neuron, cost=cost, schedule=schedule, dtype="float64", backend=backend, seed=1)
+    rng = np.random.default_rng(1)
+    for parameter, connection in zip(net.parameters, net.connections, strict=True):
+        if connection.stem == "bias":
+            parameter[...] = 0.2 * rng.standard_normal(parameter.shape) + 0.3 * (neuron == "hard-sigmoid")
+        else:
+            parameter *= 0.35  # contract: one equilibrium, far from any bifurcation
+    return net, rng.uniform(0, 1, (4, SIZES[kind][0])), rng.integers(0, SIZES[kind][-1], 4)
+
+
+def check_settled(net, x, y):
+    """Early stop ends both phases before their steps run out, and at the equilibrium."""
+    free = eq.free_phase(net, x)
+    nudged = eq.nudged_phase(net, free, y, 0.1)
+    for phase in (free, nudged):
+        assert phase.outcome is eq.Outcome.SETTLED
+        assert phase.steps < 1000 and phase.residual < net.schedule.tolerance
+    for state, exact in zip(free.state, Oracle.of(net).equilibrium(x), strict=True):
+        np.testing.assert_allclose(state, exact, rtol=0, atol=1e-11)
+
+
+def check_cosines(net, x, y):
+    """Every parameter block points along the gradient at beta = 1e-2, in every form."""
+    exact = Oracle.of(net).implicit_gradient(x, y)
+    for form, nudge in FORMS:
+        estimate = eq.ep_gradient(net, x, y, 1e-2, schedule=net.schedule.but(form=form, nudge=nudge))
+        for connection, g, block in zip(net.connections, estimate, exact, strict=True):
+            assert cosine(g, block) > 0.999, f"{connection.name}, {form}, {nudge} nudge"
+        assert relative_error(estimate, exact) < 1e-2, f"{form}, {nudge} nudge"
+
+
+def check_order_of_error(net, x, y, variants=("centered", "positive", "negative")):
+    """The error falls by 100 per decade of beta for the centred estimate, by 10 for the one-sided ones."""
+    exact = Oracle.of(net).implicit_gradient(x, y)
+    for form, nudge in FORMS:
+        schedule = net.schedule.but(form=form, nudge=nudge)
+        for variant in variants:
+            errors = [
+                relative_error(eq.ep_gradient(net, x, y, beta, variant, schedule), exact) for beta in (1e-1, 1e-2, 1e-3)
+            ]
+            low, high = (50, 200) if variant == "centered" else (5, 20)
+            for ratio in (errors[0] / errors[1], errors[1] / errors[2]):
+                assert low < ratio < high, f"{form}, {nudge} nudge, {variant}: {errors}"
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+@pytest.mark.parametrize("gamma", [1.0, 0.1])
+@pytest.mark.parametrize("cost", COSTS)
+@pytest.mark.parametrize("kind", SIZES)
+def test_gradient(kind, cost, gamma, backend):
+    net, x, y = problem(kind, cost, gamma, backend)
+    check_settled(net, x, y)
+    check_cosines(net, x, y)
+    check_order_of_error(net, x, y)
+
+
+@pytest.mark.parametrize("order", ["synchronous", "sweep"])
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+def test_every_order_settles_to_the_same_gradient(order, backend):
+    net, x, y = problem("recurrent", "cross-entropy", 0.5, backend, order=order)
+    check_settled(net, x, y)
+    check_cosines(net, x, y)
+    check_order_of_error(net, x, y, ["centered"])
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+@pytest.mark.parametrize("neuron", ["sigmoid", "hard-sigmoid"])
+@pytest.mark.parametrize("cost", COSTS)
+def test_neurons(neuron, cost, backend):
+    """tanh is tested above. The hard sigmoid is smooth only between its corners, so there beta is held to one value."""
+    net, x, y = problem("3 hidden", cost, 0.5, backend, neuron)
+    check_cosines(net, x, y)
+    if neuron == "sigmoid":
+        check_order_of_error(net, x, y)
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+@pytest.mark.parametrize("beta", [0.01, 0.3])
+def test_a_linear_network_with_a_frozen_nudge_has_no_bias_at_any_beta(beta, backend):
+    """Its states are linear in beta and the contrast is m d, in which beta^2 cancels: what is left is rounding."""
+    net, x, y = problem("3 hidden", "cross-entropy", 0.5, backend, "linear")
+    estimate = eq.ep_gradient(net, x, y, beta, schedule=net.schedule.but(form="difference"))
+    assert relative_error(estimate, Oracle.of(net).implicit_gradient(x, y)) < 1e-9
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+@pytest.mark.parametrize("cost", COSTS)
+@pytest.mark.parametrize("skip", [(1, 3), (0, 2), (0, 3)])
+def test_skip_connections(skip, cost, backend):
+    """Feedback over k layers has gain gamma^k; a skip may also reach the layer that the cost reads."""
+    sizes = (5, 6, 7, 4, 3)
+    layers = [eq.Layer(n, "tanh") for n in sizes[:-1]]
+    layers.append(eq.Layer(sizes[-1], "softmax" if cost == "cross-entropy" else "linear"))
+    chain = [eq.Dense(l, l + 1) for l in range(4)] + [eq.Bias(l) for l in range(1, 5)]
+    net = eq.Network(layers, [*chain, eq.Dense(*skip)], cost, SETTLED.but(gamma=0.5), "float64", backend, seed=3)
+    for parameter in net.parameters:
+        parameter *= 0.5
+    rng = np.random.default_rng(3)
+    x, y = rng.uniform(0, 1, (4, 5)), rng.integers(0, 3, 4)
+    check_cosines(net, x, y)
+    check_order_of_error(net, x, y, ["centered"])
+
+
+def test_a_readout_reads_only_the_layer_that_its_cost_nudges():
+    layers = [eq.Layer(5), eq.Layer(6, "tanh"), eq.Layer(3, "softmax")]
+    wires = [eq.Dense(0, 1), eq.Dense(1, 2), eq.Dense(0, 2), eq.Bias(1), eq.Bias(2)]
+    with pytest.raises(eq.EqkernelError, match="reads the layer below it only"):
+        eq.Network(layers, wires, "cross-entropy")

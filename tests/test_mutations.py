@@ -1,0 +1,43 @@
+"""The tests can fail: planted bugs, the usual ones of this trade, are each caught by a check that the tests use."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from mutations import CAUGHT, CHECKS, KERNEL_MUTATIONS, MUTATIONS, RATE_MUTATIONS, neurons, plant, run_on_copy
+
+from eqkernel import reference
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_the_checks_pass_without_a_bug(check):
+    CHECKS[check]()
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=[m.bug for m in MUTATIONS])
+def test_planted_in_the_reference(mutation, monkeypatch):
+    plant(monkeypatch, mutation)
+    with pytest.raises(CAUGHT):
+        CHECKS[mutation.check]()
+
+
+@pytest.mark.parametrize(("bug", "neuron", "rate"), RATE_MUTATIONS, ids=[m[0] for m in RATE_MUTATIONS])
+def test_planted_in_a_rate(bug, neuron, rate, monkeypatch):
+    monkeypatch.setitem(reference.neurons.RATE, neuron, rate)
+    with pytest.raises(CAUGHT):
+        neurons()
+
+
+def test_planted_in_compiled_kernels(tmp_path):
+    """Two at a time, as each compiles its copy of a file."""
+
+    def run(mutation):
+        folder = tmp_path / str(KERNEL_MUTATIONS.index(mutation))
+        folder.mkdir()
+        return mutation[0], run_on_copy(folder, *mutation[1:])
+
+    CHECKS["updates"]("cpu")  # fills the cache for the copies, and passes without a bug
+    CHECKS["phases"]("cpu")
+    CHECKS["gradient"]("cpu")
+    with ThreadPoolExecutor(2) as pool:
+        outcomes = dict(pool.map(run, KERNEL_MUTATIONS))
+    assert set(outcomes.values()) == {"caught"}, outcomes

@@ -1,0 +1,77 @@
+"""One vocabulary: every backend has the same files, the same verbs and the same parameter names."""
+
+import inspect
+from importlib import import_module
+
+import pytest
+
+from eqkernel.backends import BACKENDS, load_backend, unavailable
+from eqkernel.connections import CONNECTIONS
+from eqkernel.neurons import NEURONS
+
+VERBS = {
+    "energy": ["energy", "pre", "post", "weight"],
+    "drive_post": ["drive", "pre", "weight"],
+    "drive_pre": ["drive", "post", "weight"],
+    "hebbian": ["trace", "pre", "post", "scale"],
+}
+NEURON_VERBS = {
+    "rate": ["out", "drive", "neuron"],
+    "relax": ["state", "drive", "step", "neuron"],
+    "difference": ["out", "mean", "drive_difference", "neuron"],
+    "potential": ["energy", "state", "neuron"],
+}
+HERE = [name for name in BACKENDS if not unavailable(name)]
+
+
+def names(function):
+    return list(inspect.signature(function).parameters)
+
+
+def test_cpu_and_reference_are_here():
+    assert {"cpu", "reference"} <= set(HERE)
+
+
+@pytest.mark.parametrize("backend", HERE)
+@pytest.mark.parametrize("stem", CONNECTIONS)
+def test_every_connection_has_its_verbs_in_every_backend(backend, stem):
+    module = getattr(load_backend(backend), stem)
+    assert module is import_module(f"eqkernel.{backend}.{stem}"), "the module is the file of that name"
+    for verb, parameters in VERBS.items():
+        if stem == "bias" and verb == "drive_pre":
+            assert not hasattr(module, verb), "a bias has no presynaptic layer to drive"
+            continue
+        assert names(getattr(module, verb)) == parameters, f"{backend}.{stem}.{verb}"
+        assert getattr(module, verb).__doc__, f"{backend}.{stem}.{verb} says nothing"
+
+
+@pytest.mark.parametrize("backend", HERE)
+def test_neurons_have_their_verbs_in_every_backend(backend):
+    module = load_backend(backend).neurons
+    for verb, parameters in NEURON_VERBS.items():
+        assert names(getattr(module, verb)) == parameters, f"{backend}.neurons.{verb}"
+        assert getattr(module, verb).__doc__
+
+
+@pytest.mark.parametrize("stem", CONNECTIONS)
+def test_a_connection_type_bears_the_name_of_its_file(stem):
+    assert CONNECTIONS[stem].stem == stem
+
+
+def test_neurons_are_known_by_name_and_by_distinct_codes():
+    assert all(neuron.name == name for name, neuron in NEURONS.items())
+    assert len({neuron.code for neuron in NEURONS.values()}) == len(NEURONS)
+
+
+def test_every_public_name_exists_and_says_what_it_is():
+    package = import_module("eqkernel")
+    assert sorted(package.__all__) == sorted(set(package.__all__))
+    for name in package.__all__:
+        thing = getattr(package, name)
+        assert not callable(thing) or inspect.getdoc(thing), f"eqkernel.{name} has no docstring"
+
+
+def test_public_functions_name_the_network_first():
+    package = import_module("eqkernel")
+    for name in ("free_phase", "nudged_phase", "settle", "hebbian_update", "ep_gradient", "train_step", "predict"):
+        assert names(getattr(package, name))[0] == "network", name
