@@ -1,8 +1,8 @@
 """Who takes part: eqkernel in its schedules, and the rivals, for each of the three things that are timed.
 
-    settle   free phase from rest and both nudged phases, +beta and -beta, of a squared-error network
-    update   Hebbian contrast of one matrix and Adam
-    step     a whole training step: eqkernel's few-step and single-sweep beside feed-forward backpropagation
+settle   free phase from rest and both nudged phases, +beta and -beta, of a squared-error network
+update   Hebbian contrast of one matrix and Adam
+step     a whole training step: eqkernel's few-step and single-sweep beside feed-forward backpropagation
 """
 
 from collections.abc import Callable

@@ -142,9 +142,7 @@ def settle_rows(threads: int, batches: Iterable[int], rounds: int, seconds: floa
             p = settling(*sizes, batch=batch, recurrent=recurrent)
             entries = settle_entries(p, threads)
             seen = check_settle(p, entries)
-            yield from timed(
-                p.name, batch, "settle", entries, seen, SETTLE_REFERENCE, threads, rounds, seconds
-            )
+            yield from timed(p.name, batch, "settle", entries, seen, SETTLE_REFERENCE, threads, rounds, seconds)
 
 
 def update_rows(threads: int, rounds: int, seconds: float) -> Iterator[Row]:

@@ -69,9 +69,7 @@ def shortened(cosine: float) -> str:
     return f"{min(cosine, 0.999999):.6f}"[1:] if cosine > 0 else f"{cosine:.3f}"
 
 
-def versus(
-    run: Run, net: str, batch: int, phase: str, name: str, against: str
-) -> tuple[float, float, float] | None:
+def versus(run: Run, net: str, batch: int, phase: str, name: str, against: str) -> tuple[float, float, float] | None:
     """Quartiles and median (low, median, high) of the ratio of any two contestants timed together."""
     group = [r for r in run["rows"] if (r["net"], r["batch"], r["phase"]) == (net, batch, phase)]
     rows = {r["contestant"]: r for r in group}

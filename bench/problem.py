@@ -136,9 +136,7 @@ def training(*sizes: int, batch: int, gamma: float = 0.0, epochs: int = 3) -> Pr
     return replace(problem, x=x[:batch], labels=labels[:batch], gamma=gamma, beta=0.02)
 
 
-def adam_change(
-    g: np.ndarray, m: np.ndarray, v: np.ndarray, step: int, lr: float, eps: float = 1e-8
-) -> np.ndarray:
+def adam_change(g: np.ndarray, m: np.ndarray, v: np.ndarray, step: int, lr: float, eps: float = 1e-8) -> np.ndarray:
     """What Adam (Kingma & Ba 2015, betas .9 and .999) adds to a parameter; updates the moments m and v in
     place.
     """

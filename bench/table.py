@@ -1,8 +1,8 @@
 """The benchmark's command: measures, prints one table, writes JSON and, if asked, the page for docs/.
 
-    python -m bench                                   everything, one thread, then two
-    python -m bench --only settle --rounds 5          a part of it, quickly
-    python -m bench --from build/bench.json --markdown docs/benchmarks.md
+python -m bench                                   everything, one thread, then two
+python -m bench --only settle --rounds 5          a part of it, quickly
+python -m bench --from build/bench.json --markdown docs/benchmarks.md
 """
 
 import argparse

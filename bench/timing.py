@@ -36,9 +36,7 @@ def pinned(threads: int) -> Iterator[dict[str, str]]:
             os.sched_setaffinity(0, cores)
 
 
-def interleave(
-    contestants: dict[str, Call], rounds: int = 15, seconds: float = 0.02
-) -> dict[str, np.ndarray]:
+def interleave(contestants: dict[str, Call], rounds: int = 15, seconds: float = 0.02) -> dict[str, np.ndarray]:
     """Seconds per call, one figure a round, for every contestant; a turn lasts `seconds` or one call."""
     names = list(contestants)
     repeats = {}

@@ -65,11 +65,11 @@ def choose(name: str, network: Network) -> str:
     """
     if name == "auto":
         usable = [other for other in BACKENDS if not unavailable(other)]
-        lacking = {other: _lacks(other, network) for other in usable}
+        lacks = {other: _lacks(other, network) for other in usable}
         for other in usable:
-            if not lacking[other]:
+            if not lacks[other]:
                 return other
-        reasons = "; ".join(f"{other!r} has no {lack}" for other, lack in lacking.items())
+        reasons = "; ".join(f"{other!r} has no {lack}" for other, lack in lacks.items())
         raise BackendError(f"no backend covers this network: {reasons}")
     load_backend(name)
     lacking = _lacks(name, network)

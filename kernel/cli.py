@@ -1,4 +1,4 @@
-"""The command line: eqkernel train, predict, doctor. A user's error is one line and exit code 2."""
+"""The command line: eqkernel train, predict, doctor and those of `cli_fields`; an error is one line and exit code 2."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from rich.console import Console
 
 from . import __version__, data, report
 from .backends import BACKENDS
+from .cli_fields import COMMANDS
 from .costs import COSTS
 from .cpu.compile import set_threads
 from .datafiles import read_image
@@ -96,6 +97,10 @@ def main(context: click.Context) -> None:
     """Neural networks trained by equilibrium propagation."""
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
+
+
+for _command in COMMANDS:
+    main.add_command(_command)
 
 
 @main.command()

@@ -65,7 +65,10 @@ class Bias(Connection):
 
     post: int
     stem: ClassVar[str] = "bias"
-    pre: ClassVar[None] = None
+
+    @property
+    def pre(self) -> None:  # type: ignore[override]
+        return None
 
     def shape(self, sizes: list[int]) -> tuple[int, ...]:
         return (sizes[self.post],)

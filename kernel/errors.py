@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from difflib import get_close_matches
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -39,12 +39,12 @@ def as_array(name: str, values: ArrayLike) -> NDArray:
         raise EqkernelError(f"{name} is not a rectangular array: {error}") from None
 
 
-def is_finite(value: object) -> bool:
+def is_finite(value: Any) -> bool:
     """Whether `value` is a single real number, neither infinite nor NaN."""
     real = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
-    return real and bool(np.isfinite(value))  # type: ignore[arg-type]
+    return real and bool(np.isfinite(value))
 
 
-def is_whole(value: object, least: int) -> bool:
+def is_whole(value: Any, least: int) -> bool:
     """Whether `value` is a whole number of at least `least`."""
-    return isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= least
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value >= least)

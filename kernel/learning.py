@@ -65,7 +65,8 @@ def train_step(
     loss, accuracy = measure(network, free, y)
     hebbian_update(network, nudged, optimiser)
 
-    worse = max((free, nudged), key=lambda phase: (phase.outcome is Outcome.OUT_OF_STEPS, phase.residual))
+    phases: tuple[Equilibrium | Nudged, ...] = (free, nudged)
+    worse = max(phases, key=lambda phase: (phase.outcome is Outcome.OUT_OF_STEPS, phase.residual))
     return Step(loss, accuracy, free.steps, nudged.steps, worse.residual, worse.outcome)
 
 

@@ -135,8 +135,9 @@ def check_input(network: Network, x: ArrayLike) -> NDArray:
         raise EqkernelError("x is empty: a batch needs at least one sample")
     if x.dtype.kind not in "fiub":
         raise EqkernelError(f"x has type {x.dtype}: the input must be real numbers")
-    with np.errstate(over="ignore"):
-        x = np.ascontiguousarray(x, network.dtype)
+    if x.dtype != network.dtype or not x.flags.c_contiguous:
+        with np.errstate(over="ignore"):
+            x = np.ascontiguousarray(x, network.dtype)
     if not np.isfinite(x).all():
         raise EqkernelError(f"x holds a NaN or an infinity, as {network.dtype}")
     return x

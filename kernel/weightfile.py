@@ -56,7 +56,7 @@ def save_network(network: Network, path: str | PathLike[str]) -> None:
     """Write the network's topology, schedule and parameters."""
     description = {
         "layers": [[int(layer.size), layer.neuron] for layer in network.layers],
-        "connections": [[c.stem, asdict(c)] for c in network.connections],
+        "connections": [[c.stem, vars(c)] for c in network.connections],
         "cost": network.cost.name,
         "schedule": asdict(network.schedule),
         "dtype": network.dtype.name,

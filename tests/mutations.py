@@ -173,14 +173,21 @@ KERNEL_MUTATIONS = [
         "updates",
     ),
     ("free state not restarted", "chain.py", "        clear(plan, tile, lanes, FREE)\n", "", "phases"),
-    ("gamma missing", "chain.py", "layer + 1), gamma)", "layer + 1), tile.dtype.type(1))", "gradient"),
+    (
+        "drive from above dropped, in a file that cached kernels of another hold",
+        "neurons.py",
+        "(tanh(drive[i] + more[i]) - state[i])",
+        "(tanh(drive[i]) - state[i])",
+        "phases",
+    ),
 ]
 
 
 def run_on_copy(folder, file, old, new, check):
     """Run a check of the CPU backend on a changed copy of the package in `folder`: "caught" or "survived".
 
-    Numba's cache is copied too, so that it compiles the changed file alone: no other compiled code calls into it.
+    Numba's cache is copied too: a kernel of it that would still be used, though a file it holds has changed, lets the
+    bug survive.
     """
     shutil.copytree(Path(eq.__file__).parent, folder / "eqkernel")
     source = folder / "eqkernel" / "cpu" / file

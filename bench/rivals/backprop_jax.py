@@ -32,8 +32,7 @@ class JaxBackprop:
             moments, t = state
             t = t + 1
             moments = [
-                (0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g)
-                for g, (m, v) in zip(gradient, moments, strict=True)
+                (0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g) for g, (m, v) in zip(gradient, moments, strict=True)
             ]
             first, second = 1 - 0.9**t, 1 - 0.999**t
             change = [m / first / (jnp.sqrt(v / second) + eps) for m, v in moments]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from ..neurons import SOFTMAX
 from .arithmetic import maximum
-from .compile import kernel, never_inline
+from .compile import kernel
 from .gemm import panel, times_vector, transpose
 from .microkernel import VECTOR_BYTES
 from .neurons import relax_difference, relax_mean, relax_towards, softmax_rows
@@ -60,7 +60,7 @@ def multiply(tile, lanes, out, theta, at, row, stride, source, rows, depth, gain
     """out = gain * A source (+ out if keep), A[i, k] = theta[at + i row + k stride]; out and source lie in the tile."""
     vector = VECTOR_BYTES // tile.itemsize
     if lanes == 1:
-        times_vector(tile, out, theta, at, row, stride, tile, source, rows, depth, gain, keep, tile.size - vector**2)
+        times_vector(tile, out, theta, at, row, stride, tile, source, rows, depth, gain, keep, tile.size - 2 * vector)
     else:
         vectors = lanes // vector
         panel(tile, out, lanes, theta, at, row, stride, tile, source, lanes, rows, depth, gain, keep, vectors)
@@ -107,7 +107,6 @@ def refresh_down(plan, theta, tile, lanes, channel, layer, gamma):
 @kernel
 def complete_drive(plan, theta, tile, lanes, channel, layer, nudge, out):
     """The section of what is added to `up`: `down` itself, or `out` = down + lateral + nudge * nudge section."""
-    never_inline()
     down = 3 * channel + DOWN
     lateral, nudged = plan[layer, LATERAL] >= 0, nudge != 0 and layer == top_of(plan)
     if not (lateral or nudged):
@@ -173,7 +172,6 @@ def channels_of(form):
 @kernel
 def refresh(plan, theta, tile, lanes, form, layer, gamma, up, down):
     """Refresh the drives of one layer in every channel that settles."""
-    never_inline()
     top = top_of(plan)
     first, last = channels_of(form)
     for channel in range(first, last + 1):
@@ -187,7 +185,6 @@ def refresh(plan, theta, tile, lanes, form, layer, gamma, up, down):
 @kernel
 def relax_all(plan, theta, tile, lanes, form, layer, beta, step, live):
     """Relax one layer in every channel that settles; returns the largest change."""
-    never_inline()
     if form <= RUN_STATES:
         largest = tile.dtype.type(0)
         first, last = channels_of(form)
@@ -234,7 +231,6 @@ def settle(plan, theta, tile, lanes, form, order, steps, gamma, beta, step, live
     Returns (steps taken, last residual, largest residual in the first half of the steps). The residual is the largest
     change of a state in one step; in the nudged phase it is counted in units of beta (see `eqkernel.phases`).
     """
-    never_inline()
     top, unit = top_of(plan), tile.dtype.type(1)
     if form != RUN_FREE:
         unit /= abs(beta) if form == RUN_STATE else beta + beta

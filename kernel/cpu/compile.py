@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -29,6 +31,9 @@ def _prefer_wide_vectors() -> None:
 
 _prefer_wide_vectors()
 
+_SOURCES = [*Path(__file__).parent.glob("*.py"), Path(__file__).parent.parent / "neurons.py"]
+_STAMP = sha256(b"".join(path.read_bytes() for path in sorted(_SOURCES))).hexdigest()
+
 # Contraction to FMA is wanted; reassociation is not: results must not depend on the vector width.
 _OPTIONS: dict[str, Any] = {"error_model": "numpy", "fastmath": {"contract", "nsz", "arcp"}}
 INLINE: dict[str, Any] = {**_OPTIONS, "forceinline": True}
@@ -36,7 +41,12 @@ INLINE: dict[str, Any] = {**_OPTIONS, "forceinline": True}
 
 def kernel(function: Callable[..., Any]) -> Any:
     """Compile a CPU kernel: cached on disk, releases the GIL, and vectorises around float division."""
-    return numba.njit(**_OPTIONS, cache=True, nogil=True)(function)
+    dispatcher = numba.njit(**_OPTIONS, cache=True, nogil=True)(function)
+    # Numba stamps a cached kernel with its own file alone; ours hold code of the other files of this folder too.
+    file = getattr(getattr(dispatcher, "_cache", None), "_cache_file", None)
+    if file is not None:
+        file._source_stamp = _STAMP
+    return dispatcher
 
 
 def inline(function: Callable[..., Any]) -> Any:

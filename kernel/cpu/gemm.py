@@ -68,11 +68,10 @@ def multiply_add(c, c_at, c_row, a, a_at, a_row, a_step, b, b_at, b_row, rows, d
 def times_vector(c, c_at, a, a_at, a_row, a_step, x, x_at, rows, depth, alpha, keep, room_at):
     """c[i] = alpha * sum_k A[i, k] x[k] (+ c[i] if keep): `panel` for one sample, to the same bits.
 
-    One of A's strides must be 1. c, with a square of a vector of scratch at room_at, must not overlap A or x; up to a
-    vector behind x is read, though not used.
+    One of A's strides must be 1. c, with two vectors of scratch at room_at, must not overlap A or x.
     """
     never_inline()
-    vector, one = VECTOR_BYTES // c.itemsize, c.dtype.type(1)
+    vector = VECTOR_BYTES // c.itemsize
     i = ZERO
     if a_row == 1:  # A is read backwards: rows of its transpose, each times one x[k]
         while i + vector <= rows:
@@ -85,27 +84,28 @@ def times_vector(c, c_at, a, a_at, a_row, a_step, x, x_at, rows, depth, alpha, k
             else:
                 _narrow1(c, c_at + i, ZERO, x, x_at, ZERO, ONE, a, a_at + i, a_step, depth, alpha, keep)
                 i += vector
-    else:
-        whole = depth // vector * vector
-        while i + vector <= rows:
-            wide = i + 2 * vector <= rows
-            if wide:
-                _dots2(c, room_at, a, a_at + i * a_row, a_row, x, x_at, whole)
-            else:
-                _dots1(c, room_at, a, a_at + i * a_row, a_row, x, x_at, whole)
-            for r in range(2 * vector if wide else vector):
-                total = c[room_at + r]
+    whole = depth // vector * vector if a_row != 1 else ZERO
+    while i < rows:
+        count = min(rows - i, 2 * vector)
+        total = c[room_at : room_at + count]
+        if a_row == 1:
+            total[:] = c.dtype.type(0)
+        elif count > vector:
+            _dots2(c, room_at, a, a_at + i * a_row, a_row, count, x, x_at, whole)
+        else:
+            _dots1(c, room_at, a, a_at + i * a_row, a_row, count, x, x_at, whole)
+        if whole < depth:
+            for r in range(count):
                 for k in range(whole, depth):
-                    total = fma(a[a_at + (i + r) * a_row + k], x[x_at + k], total)
-                c[c_at + i + r] = fma(alpha, total, c[c_at + i + r]) if keep else alpha * total
-            i += 2 * vector if wide else vector
-    # The rows that are left: the block kernel on vectors x[k], x[k + 1], ..., of which only the first lane is wanted.
-    left = rows - i
-    if left > 0:
-        panel(c, room_at, vector, a, a_at + i * a_row, a_row, a_step, x, x_at, ONE, left, depth, one, ZERO, ONE)
-        for r in range(left):
-            total = c[room_at + r * vector]
-            c[c_at + i + r] = fma(alpha, total, c[c_at + i + r]) if keep else alpha * total
+                    total[r] = fma(a[a_at + (i + r) * a_row + k * a_step], x[x_at + k], total[r])
+        out = c[c_at + i : c_at + i + count]
+        if keep:
+            for r in range(count):
+                out[r] = fma(alpha, total[r], out[r])
+        else:
+            for r in range(count):
+                out[r] = alpha * total[r]
+        i += count
 
 
 @kernel

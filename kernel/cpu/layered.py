@@ -139,7 +139,8 @@ class Layered:
             run(count * index // parts, count * (index + 1) // parts)
 
         spread(part, count, 2.0 * self.synapses * batch * steps)
-        taken, residual, early = workspace.report[:count].max(axis=0)  # a NaN wins
+        report = workspace.report
+        taken, residual, early = report[0] if count == 1 else report[:count].max(axis=0)  # a NaN wins
         return int(taken), float(residual), float(early)
 
     def update(self, mean: list[NDArray], difference: list[NDArray], optimiser: Optimiser, schedule: Schedule) -> None:

@@ -159,20 +159,27 @@ def transpose_square(typing, out, out_at, out_row, source, source_at, source_row
 def dots(squares: int) -> Any:
     """out[i] = sum_k A[i, k] x[k] for `squares` vectors of rows, k < depth, a multiple of the vector.
 
+    Only the first `rows` are there; what stands in out for others is not to be used.
+
     Squares of A are transposed in registers, so the sum over k runs in the order of `block`: the same bits. Each sum
     is one chain of additions; two squares keep two chains in flight.
     """
 
     @intrinsic
-    def multiply(typing, out, out_at, a, a_at, a_row, x, x_at, depth):  # type: ignore[no-untyped-def]
+    def multiply(typing, out, out_at, a, a_at, a_row, rows, x, x_at, depth):  # type: ignore[no-untyped-def]
         index = types.intp
 
         def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
-            out, out_at, a, a_at, a_row, x, x_at, depth = args
+            out, out_at, a, a_at, a_row, rows, x, x_at, depth = args
             e = _Emitter(context, builder, sig.args[0])
             out, a, x = (
-                e.pointer(sig.args[i], array, at) for i, array, at in ((0, out, out_at), (2, a, a_at), (5, x, x_at))
+                e.pointer(sig.args[i], array, at) for i, array, at in ((0, out, out_at), (2, a, a_at), (6, x, x_at))
             )
+            last = builder.sub(rows, e.number(1))
+            starts = []
+            for i in range(squares * e.lanes):
+                row = builder.select(builder.icmp_signed("<", e.number(i), last), e.number(i), last)
+                starts.append(builder.gep(a, [builder.mul(a_row, row)]))
             before = builder.block
             loop, after = builder.append_basic_block("depth"), builder.append_basic_block("after")
             builder.cbranch(builder.icmp_signed(">", depth, e.number(0)), loop, after)
@@ -180,9 +187,10 @@ def dots(squares: int) -> Any:
             builder.position_at_end(loop)
             k = builder.phi(ir.IntType(64))
             sums = [builder.phi(e.vector) for _ in range(squares)]
-            a_k, x_k, new = builder.gep(a, [k]), builder.gep(x, [k]), []
+            x_k, new = builder.gep(x, [k]), []
             for square, value in enumerate(sums):
-                columns = e.transpose([e.load(e.row(a_k, a_row, square * e.lanes + i)) for i in range(e.lanes)])
+                mine = starts[square * e.lanes : (square + 1) * e.lanes]
+                columns = e.transpose([e.load(builder.gep(start, [k])) for start in mine])
                 for i, column in enumerate(columns):
                     factor = builder.load(builder.gep(x_k, [e.number(i)]))
                     value = e.fma(column, e.broadcast(factor), value)
@@ -203,6 +211,6 @@ def dots(squares: int) -> Any:
                 e.store(total, out, square)
             return context.get_dummy_value()
 
-        return types.void(out, index, a, index, index, x, index, index), emit
+        return types.void(out, index, a, index, index, index, x, index, index), emit
 
     return multiply
