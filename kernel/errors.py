@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from difflib import get_close_matches
+from math import isfinite
 from typing import Any, TypeVar
 
 import numpy as np
@@ -42,9 +43,15 @@ def as_array(name: str, values: ArrayLike) -> NDArray:
 def is_finite(value: Any) -> bool:
     """Whether `value` is a single real number, neither infinite nor NaN."""
     real = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
-    return real and bool(np.isfinite(value))
+    return real and isfinite(value)
 
 
 def is_whole(value: Any, least: int) -> bool:
     """Whether `value` is a whole number of at least `least`."""
     return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value >= least)
+
+
+def all_finite(array: NDArray) -> bool:
+    """Whether a C-contiguous array holds no NaN and no infinity; its sum of squares decides unless that overflows."""
+    flat = array.reshape(-1)
+    return isfinite(np.vdot(flat, flat)) or bool(np.isfinite(flat).all())

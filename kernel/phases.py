@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .errors import DivergenceError, EqkernelError, as_array, is_finite, lookup
+from .errors import DivergenceError, EqkernelError, all_finite, as_array, is_finite, lookup
 from .outcomes import Outcome, UnsettledWarning, judge
 from .schedules import Schedule, find_schedule
 
@@ -70,7 +70,7 @@ def free_phase(
     if not reuse:
         x = x.copy()  # the result must not follow a batch that its owner refills
     memory, state, settled = network.engine.free(x, plan, reuse)
-    if not np.isfinite(state[-1]).all():
+    if not all_finite(state[-1]):
         settled = settled[0], float("nan"), settled[2]
     outcome = _judge(network, "free", settled, plan)
     return Equilibrium(state, settled[0], settled[1], outcome, plan, memory)
@@ -138,7 +138,7 @@ def check_input(network: Network, x: ArrayLike) -> NDArray:
     if x.dtype != network.dtype or not x.flags.c_contiguous:
         with np.errstate(over="ignore"):
             x = np.ascontiguousarray(x, network.dtype)
-    if not np.isfinite(x).all():
+    if not all_finite(x):
         raise EqkernelError(f"x holds a NaN or an infinity, as {network.dtype}")
     return x
 

@@ -119,7 +119,8 @@ def complete_drive(plan, theta, tile, lanes, channel, layer, nudge, out):
     if lateral:
         n, source = plan[layer, SIZE], section_at(plan, lanes, 3 * channel + STATE, layer)
         place, gain = section_at(plan, lanes, out, layer), tile.dtype.type(1)
-        multiply(tile, lanes, place, theta, plan[layer, LATERAL], n, ONE, source, n, n, gain, ONE)
+        # W is symmetric; read as its transpose, it is fastest for a single sample too.
+        multiply(tile, lanes, place, theta, plan[layer, LATERAL], ONE, n, source, n, n, gain, ONE)
     return out
 
 
