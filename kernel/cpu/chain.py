@@ -49,6 +49,13 @@ from .tiles import (
 
 
 @kernel
+def copy(out, a):
+    """out = a, element by element."""
+    for i in range(out.size):
+        out[i] = a[i]
+
+
+@kernel
 def combine(out, a, gain, b):
     """out = a + gain b, element by element (an array expression would allocate)."""
     for i in range(out.size):
@@ -88,7 +95,7 @@ def refresh_up(plan, theta, tile, lanes, channel, layer, biased):
     if not biased:
         up[:] = tile.dtype.type(0)
     elif lanes == 1:
-        up[:] = theta[plan[layer, BIAS] : plan[layer, BIAS] + n]
+        copy(up, theta[plan[layer, BIAS] : plan[layer, BIAS] + n])
     else:
         for i in range(n):
             up[i * lanes : (i + 1) * lanes] = theta[plan[layer, BIAS] + i]
@@ -115,7 +122,7 @@ def complete_drive(plan, theta, tile, lanes, channel, layer, nudge, out):
     if nudged:
         combine(total, piece(plan, tile, lanes, down, layer), nudge, piece(plan, tile, lanes, NUDGE, layer))
     else:
-        total[:] = piece(plan, tile, lanes, down, layer)
+        copy(total, piece(plan, tile, lanes, down, layer))
     if lateral:
         n, source = plan[layer, SIZE], section_at(plan, lanes, 3 * channel + STATE, layer)
         place, gain = section_at(plan, lanes, out, layer), tile.dtype.type(1)
@@ -284,9 +291,9 @@ def set_out(plan, theta, tile, lanes, form):
         else:
             for section in range(3):
                 free = piece(plan, tile, lanes, 3 * FREE + section, layer)
-                piece(plan, tile, lanes, 3 * MEAN + section, layer)[:] = free
+                copy(piece(plan, tile, lanes, 3 * MEAN + section, layer), free)
                 if form == RUN_STATES:
-                    piece(plan, tile, lanes, 3 * MINUS + section, layer)[:] = free
+                    copy(piece(plan, tile, lanes, 3 * MINUS + section, layer), free)
 
 
 @kernel
@@ -301,7 +308,7 @@ def finish(plan, tile, lanes, form, beta):
         difference = piece(plan, tile, lanes, 3 * DIFFERENCE + STATE, layer)
         free = piece(plan, tile, lanes, 3 * FREE + STATE, layer)
         if layer == last and layer > top_of(plan):
-            mean[:] = free
+            copy(mean, free)
             # A live nudge has moved the nudge section; the readout learns at the free state.
             at = target_at(plan, lanes)
             combine(difference, tile[at : at + difference.size], tile.dtype.type(-1), free)
@@ -316,7 +323,7 @@ def finish(plan, tile, lanes, form, beta):
                 difference[i] = half * (plus - minus) / beta
         else:
             if form == RUN_DIFFERENCE:
-                mean[:] = free
+                copy(mean, free)
             for i in range(mean.size):
                 difference[i] *= half / beta
 

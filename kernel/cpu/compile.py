@@ -40,8 +40,12 @@ INLINE: dict[str, Any] = {**_OPTIONS, "forceinline": True}
 
 
 def kernel(function: Callable[..., Any]) -> Any:
-    """Compile a CPU kernel: cached on disk, releases the GIL, and vectorises around float division."""
-    dispatcher = numba.njit(**_OPTIONS, cache=True, nogil=True)(function)
+    """Compile a CPU kernel: cached on disk, releases the GIL, vectorises around float division, and cannot allocate.
+
+    Without Numba's runtime (`_nrt`) an allocation, even a hidden temporary, is an error at compile time, and
+    views cost nothing to make.
+    """
+    dispatcher = numba.njit(**_OPTIONS, cache=True, nogil=True, _nrt=False)(function)
     # Numba stamps a cached kernel with its own file alone; ours hold code of the other files of this folder too.
     file = getattr(getattr(dispatcher, "_cache", None), "_cache_file", None)
     if file is not None:
@@ -52,6 +56,11 @@ def kernel(function: Callable[..., Any]) -> Any:
 def inline(function: Callable[..., Any]) -> Any:
     """Compile a helper that LLVM pastes into each kernel that calls it."""
     return numba.njit(**INLINE)(function)
+
+
+def paste(function: Callable[..., Any]) -> Any:
+    """Compile a helper that Numba itself pastes into each kernel that calls it, which lets it give back a view."""
+    return numba.njit(**_OPTIONS, inline="always")(function)
 
 
 @intrinsic

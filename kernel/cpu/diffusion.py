@@ -41,10 +41,9 @@ def laplacian_row(out, sheet, i, mirror):
 
 
 @kernel
-def add_laplacian(out, sheets, scale, mirror):
-    """out += scale lap sheets, both (B, H, W)."""
+def add_laplacian(out, sheets, laplacian, scale, mirror):
+    """out += scale lap sheets, both (B, H, W); laplacian (W,) is scratch."""
     batch, rows, width = sheets.shape
-    laplacian = np.empty(width, out.dtype)
     for b in range(batch):
         for i in range(rows):
             laplacian_row(laplacian, sheets[b], i, mirror)
@@ -54,10 +53,9 @@ def add_laplacian(out, sheets, scale, mirror):
 
 
 @kernel
-def correlate(out, post, pre, mirror):
-    """out[b] = post[b] . lap pre[b], summed column by column first; pre and post (B, H, W)."""
+def correlate(out, post, pre, laplacian, columns, mirror):
+    """out[b] = post[b] . lap pre[b], summed column by column first; pre and post (B, H, W), scratch (W,)."""
     batch, rows, width = pre.shape
-    laplacian, columns = np.empty(width, out.dtype), np.empty(width, out.dtype)
     for b in range(batch):
         columns[:] = 0
         for i in range(rows):
@@ -79,7 +77,8 @@ def drive_post(drive: np.ndarray, pre: np.ndarray, weight: np.ndarray, boundary:
     """drive += D/2 lap pre; drive is C-contiguous."""
     if not drive.flags.c_contiguous:
         raise EqkernelError("a kernel writes C-contiguous arrays only: pass np.ascontiguousarray(...) and copy back")
-    add_laplacian(_sheets(drive), _sheets(pre), drive.dtype.type(0.5 * weight[0]), mirrored(boundary))
+    sheets, scale = _sheets(pre), drive.dtype.type(0.5 * weight[0])
+    add_laplacian(_sheets(drive), sheets, np.empty_like(sheets[0, 0]), scale, mirrored(boundary))
 
 
 drive_pre = drive_post  # the Laplacian is symmetric
@@ -92,7 +91,9 @@ def hebbian(trace: np.ndarray, pre: np.ndarray, post: np.ndarray, scale: float, 
 
 def _correlation(pre: np.ndarray, post: np.ndarray, boundary: str) -> np.ndarray:
     out = np.empty(len(pre), pre.dtype)
-    correlate(out, _sheets(post), _sheets(pre), mirrored(boundary))
+    sheets = _sheets(pre)
+    scratch = np.empty((2, sheets.shape[2]), pre.dtype)
+    correlate(out, _sheets(post), sheets, scratch[0], scratch[1], mirrored(boundary))
     return out
 
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .compile import kernel
+from .compile import kernel, paste
 
 # Typed integers, not literals: Numba would compile every kernel once for each literal it is called with.
 _CODES = tuple(np.arange(13))
@@ -47,7 +47,7 @@ def section_at(plan, lanes, section, layer):
     return (plan[0, SIZE] + section * rows_of(plan) + plan[layer, ROW]) * lanes
 
 
-@kernel
+@paste
 def piece(plan, tile, lanes, section, layer):
     """A layer's part of a section, as a flat view."""
     at = section_at(plan, lanes, section, layer)
