@@ -12,8 +12,8 @@ from __future__ import annotations
 from ..neurons import SOFTMAX
 from .arithmetic import maximum
 from .compile import kernel
-from .gemm import panel, times_vector, transpose
-from .microkernel import VECTOR_BYTES
+from .gemm import forward_panel, forward_times_vector, panel, times_vector, transpose
+from .microkernel import DOTS, SUMS, VECTOR_BYTES
 from .neurons import relax_difference, relax_mean, relax_towards, softmax_rows
 from .tiles import (
     BIAS,
@@ -63,14 +63,24 @@ def combine(out, a, gain, b):
 
 
 @kernel
-def multiply(tile, lanes, out, theta, at, row, stride, source, rows, depth, gain, keep):
-    """out = gain * A source (+ out if keep), A[i, k] = theta[at + i row + k stride]; out and source lie in the tile."""
-    vector = VECTOR_BYTES // tile.itemsize
+def times(tile, lanes, out, theta, at, source, rows, depth, gain, keep):
+    """out = gain * W source (+ out if keep), W (rows, depth) = theta[at:]; out and source lie in the tile."""
     if lanes == 1:
-        times_vector(tile, out, theta, at, row, stride, tile, source, rows, depth, gain, keep, tile.size - 2 * vector)
+        room = tile.size - SUMS * DOTS
+        forward_times_vector(tile, out, theta, at, depth, tile, source, rows, depth, gain, keep, room)
     else:
-        vectors = lanes // vector
-        panel(tile, out, lanes, theta, at, row, stride, tile, source, lanes, rows, depth, gain, keep, vectors)
+        vectors = lanes // (VECTOR_BYTES // tile.itemsize)
+        forward_panel(tile, out, lanes, theta, at, depth, tile, source, lanes, rows, depth, gain, keep, vectors)
+
+
+@kernel
+def times_transpose(tile, lanes, out, theta, at, source, rows, depth, gain, keep):
+    """out = gain * W^T source (+ out if keep), W (depth, rows) = theta[at:]."""
+    if lanes == 1:
+        times_vector(tile, out, theta, at, rows, tile, source, rows, depth, gain, keep)
+    else:
+        vectors = lanes // (VECTOR_BYTES // tile.itemsize)
+        panel(tile, out, lanes, theta, at, ONE, rows, tile, source, lanes, rows, depth, gain, keep, vectors)
 
 
 @kernel
@@ -84,7 +94,7 @@ def top_of(plan):
 def weigh_back(plan, theta, tile, lanes, out, layer, source, alpha):
     """out rows of `layer` = alpha W^T s_above; out and source are places in the tile."""
     n, above = plan[layer, SIZE], plan[layer + 1, SIZE]
-    multiply(tile, lanes, out, theta, plan[layer + 1, WEIGHT], ONE, n, source, n, above, alpha, ZERO)
+    times_transpose(tile, lanes, out, theta, plan[layer + 1, WEIGHT], source, n, above, alpha, ZERO)
 
 
 @kernel
@@ -101,7 +111,7 @@ def refresh_up(plan, theta, tile, lanes, channel, layer, biased):
             up[i * lanes : (i + 1) * lanes] = theta[plan[layer, BIAS] + i]
     source = section_at(plan, lanes, 3 * channel + STATE, layer - 1) if layer > 1 else ZERO
     out = section_at(plan, lanes, 3 * channel + UP, layer)
-    multiply(tile, lanes, out, theta, plan[layer, WEIGHT], below, ONE, source, n, below, tile.dtype.type(1), ONE)
+    times(tile, lanes, out, theta, plan[layer, WEIGHT], source, n, below, tile.dtype.type(1), ONE)
 
 
 @kernel
@@ -127,7 +137,7 @@ def complete_drive(plan, theta, tile, lanes, channel, layer, nudge, out):
         n, source = plan[layer, SIZE], section_at(plan, lanes, 3 * channel + STATE, layer)
         place, gain = section_at(plan, lanes, out, layer), tile.dtype.type(1)
         # W is symmetric; read as its transpose, it is fastest for a single sample too.
-        multiply(tile, lanes, place, theta, plan[layer, LATERAL], ONE, n, source, n, n, gain, ONE)
+        times_transpose(tile, lanes, place, theta, plan[layer, LATERAL], source, n, n, gain, ONE)
     return out
 
 

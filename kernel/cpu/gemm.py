@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from .arithmetic import fma
 from .compile import kernel, never_inline
-from .microkernel import VECTOR_BYTES, block, dots, transpose_square
+from .microkernel import DOTS, SUMS, VECTOR_BYTES, block, dots, transpose_square
 from .tiles import ONE, ZERO
 
 # 14 rows x 2 vectors fill the 32 registers, 10 rows fit ten classes, 4 and 1 finish. (Numba sees plain names only.)
 _wide14, _wide10, _wide4, _wide1 = (block(rows, 2) for rows in (14, 10, 4, 1))
 _narrow14, _narrow10, _narrow4, _narrow1 = (block(rows, 1) for rows in (14, 10, 4, 1))
 _row8 = block(1, 8)
-_dots1, _dots2 = dots(1), dots(2)
+_BLOCK = 14
 
 
 @kernel
@@ -65,47 +65,69 @@ def multiply_add(c, c_at, c_row, a, a_at, a_row, a_step, b, b_at, b_row, rows, d
 
 
 @kernel
-def times_vector(c, c_at, a, a_at, a_row, a_step, x, x_at, rows, depth, alpha, keep, room_at):
-    """c[i] = alpha * sum_k A[i, k] x[k] (+ c[i] if keep): `panel` for one sample, to the same bits.
+def forward_panel(c, c_at, c_row, a, a_at, a_row, b, b_at, b_row, rows, depth, alpha, keep, vectors):
+    """`panel` for an A whose rows lie in one piece, its sum made of SUMS interleaved ones, k = r, r + SUMS, ...
 
-    One of A's strides must be 1. c, with two vectors of scratch at room_at, must not overlap A or x.
+    C = fma(alpha, sum_r, C) for r = 0, 1, ... in turn: an order that `times_vector` can follow without transposing A,
+    and whose chains of additions are short.
+    """
+    never_inline()
+    for i in range(0, rows, _BLOCK):
+        count = min(_BLOCK, rows - i)
+        for r in range(SUMS):
+            panel(
+                c, c_at + i * c_row, c_row, a, a_at + i * a_row + r, a_row, SUMS, b, b_at + r * b_row, SUMS * b_row,
+                count, (depth - r + SUMS - 1) // SUMS, alpha, keep + r, vectors,
+            )  # fmt: skip
+
+
+@kernel
+def forward_times_vector(c, c_at, a, a_at, a_row, x, x_at, rows, depth, alpha, keep, room_at):
+    """c[i] = alpha * sum_k A[i, k] x[k] (+ c[i] if keep): `forward_panel` for one sample, to the same bits.
+
+    c, with SUMS * DOTS elements of scratch at room_at, must not overlap A or x.
+    """
+    never_inline()
+    whole = depth // SUMS * SUMS
+    for i in range(0, rows, DOTS):
+        count = min(DOTS, rows - i)
+        dots(c, room_at, a, a_at + i * a_row, a_row, count, x, x_at, whole)
+        totals, out = c[room_at : room_at + SUMS * count], c[c_at + i : c_at + i + count]
+        for r in range(depth - whole):
+            for q in range(count):
+                place = SUMS * q + r
+                totals[place] = fma(a[a_at + (i + q) * a_row + whole + r], x[x_at + whole + r], totals[place])
+        for q in range(count):
+            first = alpha * totals[SUMS * q]
+            out[q] = fma(alpha, totals[SUMS * q], out[q]) if keep else first
+            for r in range(1, SUMS):
+                out[q] = fma(alpha, totals[SUMS * q + r], out[q])
+
+
+@kernel
+def times_vector(c, c_at, a, a_at, a_step, x, x_at, rows, depth, alpha, keep):
+    """c[i] = alpha * sum_k A[i, k] x[k] (+ c[i] if keep), A read backwards: `panel` for one sample, to the same bits.
+
+    Rows of A's transpose, a_step apart, times one x[k] each. c must not overlap A or x.
     """
     never_inline()
     vector = VECTOR_BYTES // c.itemsize
     i = ZERO
-    if a_row == 1:  # A is read backwards: rows of its transpose, each times one x[k]
-        while i + vector <= rows:
-            if i + 8 * vector <= rows:
-                _row8(c, c_at + i, ZERO, x, x_at, ZERO, ONE, a, a_at + i, a_step, depth, alpha, keep)
-                i += 8 * vector
-            elif i + 2 * vector <= rows:
-                _wide1(c, c_at + i, ZERO, x, x_at, ZERO, ONE, a, a_at + i, a_step, depth, alpha, keep)
-                i += 2 * vector
-            else:
-                _narrow1(c, c_at + i, ZERO, x, x_at, ZERO, ONE, a, a_at + i, a_step, depth, alpha, keep)
-                i += vector
-    whole = depth // vector * vector if a_row != 1 else ZERO
-    while i < rows:
-        count = min(rows - i, 2 * vector)
-        total = c[room_at : room_at + count]
-        if a_row == 1:
-            total[:] = c.dtype.type(0)
-        elif count > vector:
-            _dots2(c, room_at, a, a_at + i * a_row, a_row, count, x, x_at, whole)
+    while i + vector <= rows:
+        if i + 8 * vector <= rows:
+            _row8(c, c_at + i, ZERO, x, x_at, ZERO, ONE, a, a_at + i, a_step, depth, alpha, keep)
+            i += 8 * vector
+        elif i + 2 * vector <= rows:
+            _wide1(c, c_at + i, ZERO, x, x_at, ZERO, ONE, a, a_at + i, a_step, depth, alpha, keep)
+            i += 2 * vector
         else:
-            _dots1(c, room_at, a, a_at + i * a_row, a_row, count, x, x_at, whole)
-        if whole < depth:
-            for r in range(count):
-                for k in range(whole, depth):
-                    total[r] = fma(a[a_at + (i + r) * a_row + k * a_step], x[x_at + k], total[r])
-        out = c[c_at + i : c_at + i + count]
-        if keep:
-            for r in range(count):
-                out[r] = fma(alpha, total[r], out[r])
-        else:
-            for r in range(count):
-                out[r] = alpha * total[r]
-        i += count
+            _narrow1(c, c_at + i, ZERO, x, x_at, ZERO, ONE, a, a_at + i, a_step, depth, alpha, keep)
+            i += vector
+    for q in range(i, rows):
+        total = c.dtype.type(0)
+        for k in range(depth):
+            total = fma(a[a_at + q + k * a_step], x[x_at + k], total)
+        c[c_at + q] = fma(alpha, total, c[c_at + q]) if keep else alpha * total
 
 
 @kernel

@@ -6,8 +6,8 @@
 
 A is read one scalar at a time (any strides, so W and its transpose need no copy), B and C one vector of samples
 or synapses at a time (unit stride). The sum over k runs in order for each element, so a result never depends on what
-else is in the block. `dot_square` is the same sum for a single sample; `transpose_square` turns samples-first arrays
-into features-first tiles and back.
+else is in the block. `dots` serves a single sample; `transpose_square` turns samples-first arrays into features-first
+tiles and back.
 """
 
 from __future__ import annotations
@@ -20,16 +20,18 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 VECTOR_BYTES = 64
+SUMS = 4  # interleaved sums that make a row's product with a vector
+DOTS = 10  # rows of `dots`
 
 
 class _Emitter:
-    """LLVM instructions on whole vectors of the element type of `kind`, a flat Numba array."""
+    """LLVM instructions on vectors of so many bytes of the element type of `kind`, a flat Numba array."""
 
-    def __init__(self, context: Any, builder: Any, kind: Any) -> None:
+    def __init__(self, context: Any, builder: Any, kind: Any, width: int = VECTOR_BYTES) -> None:
         self.context, self.builder = context, builder
         self.scalar = context.get_value_type(kind.dtype)
         self.bytes = 4 if isinstance(self.scalar, ir.FloatType) else 8
-        self.lanes = VECTOR_BYTES // self.bytes
+        self.lanes = width // self.bytes
         self.vector = ir.VectorType(self.scalar, self.lanes)
         self.undefined = ir.Constant(self.vector, ir.Undefined)
         self.zero = ir.Constant(self.vector, [0.0] * self.lanes)
@@ -57,6 +59,18 @@ class _Emitter:
     def shuffle(self, a: Any, b: Any, lanes: list[int]) -> Any:
         mask = ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), lanes)
         return self.builder.shuffle_vector(a, b, mask)
+
+    def quarter(self, pointer: Any) -> Any:
+        """SUMS elements."""
+        value = self.builder.load(self.builder.bitcast(pointer, ir.VectorType(self.scalar, SUMS).as_pointer()))
+        value.align = self.bytes
+        return value
+
+    def join(self, quarters: list[Any]) -> Any:
+        """One or two of these as one vector."""
+        if len(quarters) == 1:
+            return quarters[0]
+        return self.shuffle(*quarters, list(range(2 * SUMS)))
 
     def broadcast(self, value: Any) -> Any:
         first = self.builder.insert_element(self.undefined, value, ir.Constant(ir.IntType(32), 0))
@@ -156,61 +170,50 @@ def transpose_square(typing, out, out_at, out_row, source, source_at, source_row
     return types.void(out, index, index, source, index, index), emit
 
 
-def dots(squares: int) -> Any:
-    """out[i] = sum_k A[i, k] x[k] for `squares` vectors of rows, k < depth, a multiple of the vector.
+@intrinsic
+def dots(typing, out, out_at, a, a_at, a_row, rows, x, x_at, depth):  # type: ignore[no-untyped-def]
+    """out[4 i + r] = sum_k A[i, k] x[k] over k = r, r + 4, ... < depth, for DOTS rows; depth is a multiple of 4.
 
-    Only the first `rows` are there; what stands in out for others is not to be used.
-
-    Squares of A are transposed in registers, so the sum over k runs in the order of `block`: the same bits. Each sum
-    is one chain of additions; two squares keep two chains in flight.
+    Only the first `rows` are there; what stands in out for others is not to be used. The four sums of a row lie in one
+    register, so rows of A are read as they are stored, and each sum runs in order.
     """
+    index = types.intp
 
-    @intrinsic
-    def multiply(typing, out, out_at, a, a_at, a_row, rows, x, x_at, depth):  # type: ignore[no-untyped-def]
-        index = types.intp
+    def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
+        out, out_at, a, a_at, a_row, rows, x, x_at, depth = args
+        e = _Emitter(context, builder, sig.args[0], 8 * SUMS)
+        out, a, x = (
+            e.pointer(sig.args[i], array, at) for i, array, at in ((0, out, out_at), (2, a, a_at), (6, x, x_at))
+        )
+        last, together = builder.sub(rows, e.number(1)), e.lanes // SUMS  # rows in a register
+        starts = []
+        for i in range(DOTS):
+            row = builder.select(builder.icmp_signed("<", e.number(i), last), e.number(i), last)
+            starts.append(builder.gep(a, [builder.mul(a_row, row)]))
+        before = builder.block
+        loop, after = builder.append_basic_block("depth"), builder.append_basic_block("after")
+        builder.cbranch(builder.icmp_signed(">", depth, e.number(0)), loop, after)
 
-        def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
-            out, out_at, a, a_at, a_row, rows, x, x_at, depth = args
-            e = _Emitter(context, builder, sig.args[0])
-            out, a, x = (
-                e.pointer(sig.args[i], array, at) for i, array, at in ((0, out, out_at), (2, a, a_at), (6, x, x_at))
-            )
-            last = builder.sub(rows, e.number(1))
-            starts = []
-            for i in range(squares * e.lanes):
-                row = builder.select(builder.icmp_signed("<", e.number(i), last), e.number(i), last)
-                starts.append(builder.gep(a, [builder.mul(a_row, row)]))
-            before = builder.block
-            loop, after = builder.append_basic_block("depth"), builder.append_basic_block("after")
-            builder.cbranch(builder.icmp_signed(">", depth, e.number(0)), loop, after)
+        builder.position_at_end(loop)
+        k = builder.phi(ir.IntType(64))
+        sums = [builder.phi(e.vector) for _ in range(DOTS // together)]
+        x_k = e.join([e.quarter(builder.gep(x, [k]))] * together)
+        new = []
+        for i, value in enumerate(sums):
+            mine = starts[i * together : (i + 1) * together]
+            new.append(e.fma(e.join([e.quarter(builder.gep(start, [k])) for start in mine]), x_k, value))
+        following = builder.add(k, e.number(SUMS))
+        k.add_incoming(e.number(0), before)
+        k.add_incoming(following, loop)
+        builder.cbranch(builder.icmp_signed("<", following, depth), loop, after)
 
-            builder.position_at_end(loop)
-            k = builder.phi(ir.IntType(64))
-            sums = [builder.phi(e.vector) for _ in range(squares)]
-            x_k, new = builder.gep(x, [k]), []
-            for square, value in enumerate(sums):
-                mine = starts[square * e.lanes : (square + 1) * e.lanes]
-                columns = e.transpose([e.load(builder.gep(start, [k])) for start in mine])
-                for i, column in enumerate(columns):
-                    factor = builder.load(builder.gep(x_k, [e.number(i)]))
-                    value = e.fma(column, e.broadcast(factor), value)
-                new.append(value)
-                # A fence for the compiler alone: without it the loads of all squares go first and the registers spill.
-                builder.asm(ir.FunctionType(ir.VoidType(), []), "", "~{memory}", [], True)
-            following = builder.add(k, e.number(e.lanes))
-            k.add_incoming(e.number(0), before)
-            k.add_incoming(following, loop)
-            builder.cbranch(builder.icmp_signed("<", following, depth), loop, after)
+        builder.position_at_end(after)
+        totals = [builder.phi(e.vector) for _ in sums]
+        for phi, value in zip(sums + totals, new + new, strict=True):
+            phi.add_incoming(e.zero, before)
+            phi.add_incoming(value, loop)
+        for i, total in enumerate(totals):
+            e.store(total, out, i)
+        return context.get_dummy_value()
 
-            builder.position_at_end(after)
-            totals = [builder.phi(e.vector) for _ in range(squares)]
-            for phi, value in zip(sums + totals, new + new, strict=True):
-                phi.add_incoming(e.zero, before)
-                phi.add_incoming(value, loop)
-            for square, total in enumerate(totals):
-                e.store(total, out, square)
-            return context.get_dummy_value()
-
-        return types.void(out, index, a, index, index, index, x, index, index), emit
-
-    return multiply
+    return types.void(out, index, a, index, index, index, x, index, index), emit
