@@ -353,7 +353,7 @@ def load_rows(tile, at, lanes, source, first, count, features):
     A repeated sample settles as its original does, so spare lanes change neither a residual nor an early stop.
     """
     transpose(tile, at, lanes, source, first * features, features, count, features)
-    for i in range(features):
+    for i in range(features if count < lanes else 0):
         for b in range(count, lanes):
             tile[at + i * lanes + b] = tile[at + i * lanes + count - 1]
 

@@ -98,10 +98,10 @@ def forward_times_vector(c, c_at, a, a_at, a_row, x, x_at, rows, depth, alpha, k
                 place = SUMS * q + r
                 totals[place] = fma(a[a_at + (i + q) * a_row + whole + r], x[x_at + whole + r], totals[place])
         for q in range(count):
-            first = alpha * totals[SUMS * q]
-            out[q] = fma(alpha, totals[SUMS * q], out[q]) if keep else first
+            value = fma(alpha, totals[SUMS * q], out[q]) if keep else alpha * totals[SUMS * q]
             for r in range(1, SUMS):
-                out[q] = fma(alpha, totals[SUMS * q + r], out[q])
+                value = fma(alpha, totals[SUMS * q + r], value)
+            out[q] = value
 
 
 @kernel
@@ -134,6 +134,11 @@ def times_vector(c, c_at, a, a_at, a_step, x, x_at, rows, depth, alpha, keep):
 def transpose(out, out_at, out_row, source, source_at, source_row, rows, columns):
     """out[j, i] = source[i, j] for i < rows, j < columns: between samples-first and features-first order."""
     never_inline()
+    if (rows == 1 and out_row == 1) or (columns == 1 and source_row == 1):  # a single sample
+        to, given = out[out_at : out_at + rows * columns], source[source_at : source_at + rows * columns]
+        for i in range(to.size):
+            to[i] = given[i]
+        return
     vector = VECTOR_BYTES // out.itemsize
     whole_rows, whole_columns = rows // vector * vector, columns // vector * vector
     for i in range(0, whole_rows, vector):
