@@ -7,7 +7,7 @@ step = train_step(net, x, y, beta=0.2, lr=0.1)
 labels = predict(net, x_test)
 """
 
-from .connections import Bias, Dense, Lateral
+from .connections import Bias, Conv, Dense, Lateral
 from .costs import CrossEntropy, SquaredError
 from .cpu.compile import get_threads, set_threads
 from .errors import BackendError, DivergenceError, EqkernelError
@@ -26,6 +26,7 @@ __all__ = [
     "Adam",
     "BackendError",
     "Bias",
+    "Conv",
     "CrossEntropy",
     "Dense",
     "DivergenceError",

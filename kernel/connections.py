@@ -3,37 +3,47 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from math import prod
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .errors import EqkernelError, is_finite, lookup
+from .geometry import ConvGeometry, conv_geometry
+
+Shapes = list[tuple[int, ...]]  # of every layer: (n,), or (height, width, channels) for a map
 
 
 class Connection:
     """A synapse from layer `pre` (None if it has no presynaptic layer) into layer `post`.
 
     `stem` names the file that holds its verbs in every backend. Subclasses are frozen dataclasses, whose fields are
-    the arguments that build them; weight files store them.
+    the arguments that build them; weight files store them. `chooses` says whether the verb `choose` decides, whenever
+    the drive of `post` is refreshed, which of its synapses act; it writes what it decides into the last of `extra`.
     """
 
     stem: ClassVar[str]
     pre: int | None
     post: int
+    chooses: bool = False
 
     @property
     def name(self) -> str:
         """A name unique within a network, used in weight files."""
         return f"{self.stem}.{self.post}" if self.pre in (None, self.post) else f"{self.stem}.{self.pre}-{self.post}"
 
-    def shape(self, sizes: list[int]) -> tuple[int, ...]:
-        """Shape of the weights, given the size of every layer."""
+    def shape(self, shapes: Shapes) -> tuple[int, ...]:
+        """Shape of the weights, given that of every layer."""
         raise NotImplementedError
 
-    def initial(self, sizes: list[int], rng: np.random.Generator) -> NDArray:
+    def initial(self, shapes: Shapes, rng: np.random.Generator) -> NDArray:
         """Weights before training, float64."""
-        return np.zeros(self.shape(sizes))
+        return np.zeros(self.shape(shapes))
+
+    def extra(self, shapes: Shapes, batch: int) -> tuple[Any, ...]:
+        """What its verbs take after their usual arguments, for a batch of states in memory of their own."""
+        return ()
 
     def project(self, weight: NDArray, vectors: NDArray | None) -> NDArray | None:
         """Bring weights back into their allowed set, in place, after an update; most have none.
@@ -51,17 +61,16 @@ class Dense(Connection):
     post: int
     stem: ClassVar[str] = "dense"
 
-    def shape(self, sizes: list[int]) -> tuple[int, ...]:
-        return sizes[self.post], sizes[self.pre]
+    def shape(self, shapes: Shapes) -> tuple[int, ...]:
+        return prod(shapes[self.post]), prod(shapes[self.pre])
 
-    def initial(self, sizes: list[int], rng: np.random.Generator) -> NDArray:
-        limit = np.sqrt(6 / (sizes[self.pre] + sizes[self.post]))
-        return rng.uniform(-limit, limit, self.shape(sizes))
+    def initial(self, shapes: Shapes, rng: np.random.Generator) -> NDArray:
+        return _glorot(sum(self.shape(shapes)), self.shape(shapes), rng)
 
 
 @dataclass(frozen=True)
 class Bias(Connection):
-    """Phi = b . s_post, b (n_post,), zero at first."""
+    """Phi = b . s_post, zero at first: b (n_post,), or (channels,) for a map, whose positions share it."""
 
     post: int
     stem: ClassVar[str] = "bias"
@@ -70,8 +79,8 @@ class Bias(Connection):
     def pre(self) -> None:  # type: ignore[override]
         return None
 
-    def shape(self, sizes: list[int]) -> tuple[int, ...]:
-        return (sizes[self.post],)
+    def shape(self, shapes: Shapes) -> tuple[int, ...]:
+        return (shapes[self.post][-1],)
 
 
 @dataclass(frozen=True)
@@ -94,11 +103,11 @@ class Lateral(Connection):
     def pre(self) -> int:  # type: ignore[override]
         return self.post
 
-    def shape(self, sizes: list[int]) -> tuple[int, ...]:
-        return sizes[self.post], sizes[self.post]
+    def shape(self, shapes: Shapes) -> tuple[int, ...]:
+        return (prod(shapes[self.post]),) * 2
 
-    def initial(self, sizes: list[int], rng: np.random.Generator) -> NDArray:
-        weight = rng.standard_normal(self.shape(sizes))
+    def initial(self, shapes: Shapes, rng: np.random.Generator) -> NDArray:
+        weight = rng.standard_normal(self.shape(shapes))
         weight += weight.T
         return weight * (self.bound / 2 / np.linalg.norm(weight, 2))
 
@@ -122,7 +131,57 @@ class Lateral(Connection):
         return vectors
 
 
-CONNECTIONS: dict[str, type[Connection]] = {kind.stem: kind for kind in (Dense, Bias, Lateral)}
+@dataclass(frozen=True)
+class Conv(Connection):
+    """Convolution, Phi = <s_post, P(K * s_pre)>, between two maps; K (C_out, k, k, C_in), Glorot-uniform at first.
+
+    P is the identity (pool "none"), or pools windows of `window` x `window`, side by side, by their "average" or their
+    "max"; where the maximum lies is taken anew whenever the drive is refreshed and frozen in between, so that Phi stays
+    bilinear. (Pool maxima into rates >= 0: one below 0 weakens the winner it reads, and winners take turns for ever.)
+    The map of post must be floor((side + 2 padding - kernel) / stride) + 1 high and wide, divided by the window and
+    rounded down.
+    """
+
+    pre: int
+    post: int
+    kernel: int = 5
+    stride: int = 1
+    padding: int = 0
+    pool: str = "none"
+    window: int = 2
+    stem: ClassVar[str] = "conv"
+
+    @property
+    def chooses(self) -> bool:  # type: ignore[override]
+        return self.pool == "max"
+
+    def geometry(self, shapes: Shapes) -> ConvGeometry:
+        """Its geometry between layers of `shapes`; EqkernelError naming the numbers if they do not fit."""
+        return conv_geometry(
+            f"connection {self.name}", shapes[self.pre], shapes[self.post],
+            self.kernel, self.stride, self.padding, self.pool, self.window,
+        )  # fmt: skip
+
+    def shape(self, shapes: Shapes) -> tuple[int, ...]:
+        return self.geometry(shapes).weight_shape
+
+    def initial(self, shapes: Shapes, rng: np.random.Generator) -> NDArray:
+        outputs, *taps, inputs = self.shape(shapes)
+        return _glorot((outputs + inputs) * prod(taps), self.shape(shapes), rng)
+
+    def extra(self, shapes: Shapes, batch: int) -> tuple[ConvGeometry, NDArray | None]:
+        """(geometry, winners): winners (B, n_post) int32 of the last `choose`, None unless the pool is "max"."""
+        geometry = self.geometry(shapes)
+        return geometry, np.zeros((batch, geometry.n_post), np.int32) if self.chooses else None
+
+
+def _glorot(fans: int, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray:
+    """Uniform weights of variance 2 / (fan-in + fan-out)."""
+    limit = np.sqrt(6 / fans)
+    return rng.uniform(-limit, limit, shape)
+
+
+CONNECTIONS: dict[str, type[Connection]] = {kind.stem: kind for kind in (Dense, Bias, Lateral, Conv)}
 
 
 def find_connection(stem: str) -> type[Connection]:

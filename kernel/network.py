@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from os import PathLike
 from typing import Any
 
@@ -24,22 +25,36 @@ _LINE = 16  # parameters start on 64-byte lines
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer of `size` neurons of one model; the input layer's model is not used."""
+    """Neurons of one model: `size` of them, or a map of (height, width, channels); the input's model is not used.
 
-    size: int
+    The states of a map are rows (B, height * width * channels) like any other, its channels last.
+    """
+
+    size: int | tuple[int, int, int]
     neuron: str = "hard-sigmoid"
 
     def __post_init__(self) -> None:
-        if not is_whole(self.size, 1):
+        if isinstance(self.size, tuple | list):
+            if len(self.size) != 3 or not all(is_whole(n, 1) for n in self.size):
+                raise EqkernelError(
+                    f"a map is (height, width, channels), whole numbers of at least 1, not {self.size!r}"
+                )
+            object.__setattr__(self, "size", tuple(int(n) for n in self.size))
+        elif not is_whole(self.size, 1):
             raise EqkernelError(f"a layer needs a whole number of neurons, at least 1, not {self.size!r}")
         find_neuron(self.neuron)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(n,), or (height, width, channels) of a map."""
+        return self.size if isinstance(self.size, tuple) else (int(self.size),)
 
 
 class Network:
     """Layers 0..L (0 is the clamped input) and the connections between them.
 
     layers        a Layer for each, in order; with cost "cross-entropy" the last is a "softmax" readout
-    connections   Dense, Bias, Lateral; a connection runs from a lower to a higher layer or stays within one
+    connections   Dense, Conv, Bias, Lateral; each runs from a lower to a higher layer or stays within one
     cost          "cross-entropy" or "squared-error"
     schedule      a name of SCHEDULES or a Schedule; it holds the feedback gain gamma, so it is part of the model
     dtype         "float32" or "float64"
@@ -69,7 +84,7 @@ class Network:
         self.dtype = np.dtype(dtype)
         self._check()
         self.top = len(self.layers) - (2 if self.has_readout else 1)
-        shapes = [connection.shape(self.sizes) for connection in self.connections]
+        shapes = [connection.shape(self.shapes) for connection in self.connections]
         starts = np.cumsum([0] + [-(-int(np.prod(shape)) // _LINE) * _LINE for shape in shapes])
         self.offsets = [int(start) for start in starts[:-1]]
         self.buffer = np.zeros(int(starts[-1]), self.dtype)
@@ -79,7 +94,7 @@ class Network:
         ]
         rng = np.random.default_rng(seed)
         for parameter, connection in zip(self.parameters, self.connections, strict=True):
-            parameter[...] = connection.initial(self.sizes, rng)
+            parameter[...] = connection.initial(self.shapes, rng)
         self._vectors: list[NDArray | None] = [None] * len(self.connections)
         self.backend = choose(backend, self)
         module = load_backend(self.backend)
@@ -122,7 +137,12 @@ class Network:
     @property
     def sizes(self) -> list[int]:
         """Neurons of every layer."""
-        return [int(layer.size) for layer in self.layers]
+        return [prod(layer.shape) for layer in self.layers]
+
+    @property
+    def shapes(self) -> list[tuple[int, ...]]:
+        """Shape of every layer: (n,), or (height, width, channels) of a map."""
+        return [layer.shape for layer in self.layers]
 
     @property
     def has_readout(self) -> bool:
@@ -156,7 +176,7 @@ class Network:
         return weightfile.load_network(cls, path, backend)
 
     def __repr__(self) -> str:
-        sizes = "-".join(map(str, self.sizes))
+        sizes = "-".join("x".join(map(str, shape)) for shape in self.shapes)
         count = sum(parameter.size for parameter in self.parameters)
         return f"Network({sizes}, {count:,} parameters, {self.cost.name}, {self.schedule.name}, {self.backend})"
 
@@ -182,7 +202,7 @@ class Network:
                 raise EqkernelError(
                     f"connection {connection.name} must run from a layer in 0..{last} to one above it or its own"
                 )
-            if pre == connection.post and connection.stem == "dense":
+            if pre == connection.post and connection.stem in ("dense", "conv"):
                 raise EqkernelError(f"connection {connection.name} stays in its layer: use Lateral({pre})")
             if self.has_readout and connection.post == last and connection.pre not in (None, last - 1):
                 raise EqkernelError(f"connection {connection.name}: a softmax readout reads the layer below it only")

@@ -2,7 +2,8 @@
 
 A channel is something that settles: the free state, a nudged state, or the difference of two nudged states. Each of its
 layers has a state and a drive in two parts, from below (`up`) and, times gamma, from above (`down`). One step in the
-chosen order refreshes these parts and relaxes the layers.
+chosen order refreshes these parts and relaxes the layers. What a connection chooses (max-pooling: which places win) it
+chooses with each refresh of `up`, for the channel's own state; a difference has the choices of its mean.
 """
 
 from __future__ import annotations
@@ -25,13 +26,18 @@ Settled = tuple[int, float, float]  # steps taken, last residual, largest residu
 
 
 class Channel:
-    """State, up and down of every layer, (B, n_l) each; `biased` is False for a difference, which no bias drives."""
+    """State, up and down of every layer, (B, n_l) each, and what the verbs of every connection take besides (`extra`).
 
-    def __init__(self, network: Network, batch: int, biased: bool = True) -> None:
-        self.biased = biased
+    A channel made with its `mean` is a difference: no bias drives it, and its choices are those of the mean.
+    """
+
+    def __init__(self, network: Network, batch: int, mean: Channel | None = None) -> None:
+        self.is_difference = mean is not None
         self.state, self.up, self.down = (
             [np.zeros((batch, size), network.dtype) for size in network.sizes] for _ in range(3)
         )
+        own = [] if mean else [c.extra(network.shapes, batch) for c in network.connections]
+        self.extra: list[tuple[Any, ...]] = mean.extra if mean else own
 
     def copy(self, network: Network) -> Channel:
         """A second channel with the same contents."""
@@ -43,6 +49,7 @@ class Channel:
     def parts(self) -> Iterator[NDArray]:
         """All its arrays."""
         yield from (*self.state, *self.up, *self.down)
+        yield from (item for extra in self.extra for item in extra if isinstance(item, np.ndarray))
 
 
 class Relaxation:
@@ -61,32 +68,34 @@ class Relaxation:
         """up = sum of dPhi/ds_layer over connections from below, biases included."""
         up = channel.up[layer]
         up[...] = 0
-        for connection, synapse, weight in self.synapses:
-            if connection.post != layer or connection.pre == layer:
+        for (connection, synapse, weight), extra in zip(self.synapses, channel.extra, strict=True):
+            pre = connection.pre
+            if connection.post != layer or pre == layer:
                 continue
-            if connection.pre is None:
-                if channel.biased:
-                    synapse.drive_post(up, None, weight)
-            elif connection.pre > 0 or channel.biased:  # the clamped input has no difference
-                synapse.drive_post(up, channel.state[connection.pre], weight)
+            if channel.is_difference and not pre:  # of a bias and of the clamped input there is none
+                continue
+            state = None if pre is None else channel.state[pre]
+            if connection.chooses and not channel.is_difference:
+                choose(synapse, state, weight, extra)
+            synapse.drive_post(up, state, weight, *extra)
 
     def refresh_down(self, channel: Channel, layer: int, gamma: float) -> None:
         """down = sum of gamma^(post - layer) dPhi/ds_layer over connections to layers above within the dynamics."""
         down = channel.down[layer]
         down[...] = 0
-        for connection, synapse, weight in self.synapses:
+        for (connection, synapse, weight), extra in zip(self.synapses, channel.extra, strict=True):
             if connection.pre == layer < connection.post <= self.network.top:
                 part = np.zeros_like(down)
-                synapse.drive_pre(part, channel.state[connection.post], weight)
+                synapse.drive_pre(part, channel.state[connection.post], weight, *extra)
                 down += down.dtype.type(gamma ** (connection.post - layer)) * part
 
     def drive(self, channel: Channel, layer: int, nudge: NDArray | None = None) -> NDArray:
         """up + down + lateral, and on the top layer the nudge."""
         total = channel.up[layer] + channel.down[layer]
-        for connection, synapse, weight in self.synapses:
+        for (connection, synapse, weight), extra in zip(self.synapses, channel.extra, strict=True):
             if connection.pre == connection.post == layer:
-                synapse.drive_post(total, channel.state[layer], weight)
-                synapse.drive_pre(total, channel.state[layer], weight)
+                synapse.drive_post(total, channel.state[layer], weight, *extra)
+                synapse.drive_pre(total, channel.state[layer], weight, *extra)
         if nudge is not None and layer == self.network.top:
             total += nudge
         return total
@@ -105,9 +114,9 @@ class Relaxation:
         if network.top == last:
             return error
         nudge = np.zeros_like(channel.state[network.top])
-        for connection, synapse, weight in self.synapses:
+        for (connection, synapse, weight), extra in zip(self.synapses, channel.extra, strict=True):
             if connection.post == last and connection.pre is not None:
-                synapse.drive_pre(nudge, error, weight)
+                synapse.drive_pre(nudge, error, weight, *extra)
         return nudge
 
     # -- one step ----------------------------------------------------------------------------------------------------
@@ -207,7 +216,7 @@ class Relaxation:
             difference = [(p - m) / span for p, m in zip(high.state, low.state, strict=True)]
         else:
             mean_channel = free.copy(network)
-            change = Channel(network, len(target), biased=False)
+            change = Channel(network, len(target), mean_channel)
             mean_drive = [self.drive(free, layer) for layer in range(len(network.layers))]
             nudge = network.dtype.type(span) * frozen
 
@@ -256,15 +265,18 @@ class Relaxation:
     # -- learning ----------------------------------------------------------------------------------------------------
 
     def gradient(self, mean: list[NDArray], difference: list[NDArray], schedule: Schedule) -> list[NDArray]:
-        """The descent gradient of the mean loss, one array a connection."""
+        """The descent gradient of the mean loss, one array a connection; choices are those of the mean state."""
         gradients = []
         for connection, synapse, weight in self.synapses:
             trace = np.zeros_like(weight)
             pre, post = connection.pre, connection.post
+            extra = connection.extra(self.network.shapes, len(mean[0]))
+            if connection.chooses:
+                choose(synapse, None if pre is None else mean[pre], weight, extra)
             scale = self.network.scale(connection, schedule) / len(mean[0])
-            synapse.hebbian(trace, None if pre is None else mean[pre], difference[post], scale)
+            synapse.hebbian(trace, None if pre is None else mean[pre], difference[post], scale, *extra)
             if pre and post <= self.network.top:
-                synapse.hebbian(trace, difference[pre], mean[post], scale)
+                synapse.hebbian(trace, difference[pre], mean[post], scale, *extra)
             gradients.append(trace)
         return gradients
 
@@ -276,3 +288,9 @@ class Relaxation:
         for at, (connection, _, weight), gradient in zip(network.offsets, self.synapses, gradients, strict=True):
             mine = [m[at : at + weight.size].reshape(weight.shape) if m.size else m for m in moments]
             optimiser.learn(weight, gradient, mine, decay=connection.pre is not None)
+
+
+def choose(synapse: Any, state: NDArray | None, weight: NDArray, extra: tuple[Any, ...]) -> None:
+    """Let a connection choose which of its synapses act, given its presynaptic state."""
+    *constants, winners = extra
+    synapse.choose(winners, state, weight, *constants)

@@ -55,7 +55,7 @@ def replacing(path: str | PathLike[str]) -> Iterator[Path]:
 def save_network(network: Network, path: str | PathLike[str]) -> None:
     """Write the network's topology, schedule and parameters."""
     description = {
-        "layers": [[int(layer.size), layer.neuron] for layer in network.layers],
+        "layers": [[layer.size, layer.neuron] for layer in network.layers],
         "connections": [[c.stem, vars(c)] for c in network.connections],
         "cost": network.cost.name,
         "schedule": asdict(network.schedule),

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import test_backends
 import test_bptt
+import test_conv
 import test_gradient
 
 import eqkernel as eq
@@ -31,6 +32,35 @@ def gradient(backend="reference"):
         net, x, y = test_gradient.problem(kind, cost, 0.5, backend)
         test_gradient.check_cosines(net, x, y)
         test_gradient.check_order_of_error(net, x, y)
+
+
+def convolution(backend="reference"):
+    """test_conv: verbs against the matrix, adjoints, taps; and the gradient of conv nets."""
+    for case in test_conv.CASES[::5]:
+        test_conv.check_verbs(*case)
+        test_conv.check_adjoint(*case)
+        test_conv.check_taps(*case)
+    pooled_gradient(backend)
+
+
+def adjoint(backend="reference"):
+    """test_conv: the adjoints alone."""
+    for case in test_conv.CASES:
+        test_conv.check_adjoint(*case)
+
+
+def taps(backend="reference"):
+    """test_conv: the trace against slopes of the energy alone."""
+    for case in test_conv.CASES[::7]:
+        test_conv.check_taps(*case)
+
+
+def pooled_gradient(backend="reference"):
+    """test_gradient: a net with max-pooling."""
+    net, x, y = test_gradient.problem("conv, max", "cross-entropy", 0.5, backend)
+    test_gradient.check_settled(net, x, y)
+    test_gradient.check_cosines(net, x, y)
+    test_gradient.check_order_of_error(net, x, y)
 
 
 def settled(backend="reference"):
@@ -69,7 +99,8 @@ def updates(backend="reference"):
 
 # A check fails by an assertion, or by a warning or refusal on its way there.
 CAUGHT = (AssertionError, eq.EqkernelError, eq.UnsettledWarning, RuntimeWarning)
-CHECKS = {check.__name__: check for check in (gradient, settled, bptt, neurons, phases, updates)}
+ALL = gradient, convolution, adjoint, taps, pooled_gradient, settled, bptt, neurons, phases, updates
+CHECKS = {check.__name__: check for check in ALL}
 
 
 # -- the bugs ------------------------------------------------------------------------------------------------------
@@ -98,7 +129,26 @@ MUTATIONS = [Mutation(*row) for row in (
      "post @ (weight.T if drive.shape == post.shape else weight)"),
     ("missing half in the lateral trace", R.lateral, "hebbian", "0.5 * scale", "scale"),
     ("missing half in the lateral drive", R.lateral, "drive_post", "0.5 * (pre", "1.0 * (pre"),
-    ("dropped bias", R.bias, "drive_post", "+= weight", "+= 0 * weight"),
+    ("dropped bias", R.bias, "drive_post", "+= np", "+= 0 * np"),
+    # convolution
+    ("flip forgotten", R.conv, "drive_pre", "[:, ::-1, ::-1]", "[:, :, :]", "adjoint"),
+    ("flip of rows alone", R.conv, "drive_pre", "[:, ::-1, ::-1]", "[:, ::-1]", "adjoint"),
+    ("stride phase", R.conv, "drive_pre", "first = k - 1 - g.padding", "first = (k - 1 - g.padding) // S * S",
+     "adjoint"),
+    ("stride forgotten in the trace", R.conv, "hebbian", "[:, :: geometry.stride, :: geometry.stride]",
+     "[:, : geometry.map_height, : geometry.map_width]", "taps"),
+    ("border tap dropped", R.conv, "hebbian", "product.transpose(0, 2, 3, 1)",
+     "(product * (np.arange(geometry.kernel) > 0)).transpose(0, 2, 3, 1)", "taps"),
+    ("padding of ones", R.conv, "padded", "(0, 0)))", "(0, 0)), constant_values=1)", "convolution"),
+    ("taps in columns", R.conv, "convolve", "(3, 1, 2)", "(3, 2, 1)", "convolution"),
+    ("rim pooled", R.conv, "unpooled", "q[:, : H * n, : W * n]", "q[:, -H * n :, -W * n :]", "adjoint"),
+    ("places in columns", R.conv, "windows", "(0, 1, 3, 5, 2, 4)", "(0, 1, 3, 5, 4, 2)", "convolution"),
+    ("average is a sum", R.conv, "shares", "1 / places", "1.0", "convolution"),
+    ("the least wins", R.conv, "choose", "argmax", "argmin", "convolution"),
+    ("winners never chosen", Relaxation, "refresh_up", "connection.chooses and", "False and", "pooled_gradient"),
+    ("update of the first place", Relaxation, "gradient", "if connection.chooses", "if False", "pooled_gradient"),
+    ("a map's bias by neuron", R.bias, "by_position", "-1, len(weight))", "len(weight), -1).swapaxes(1, 2)",
+     "convolution"),
     # gradient
     ("batch sum for batch mean", Relaxation, "gradient", " / len(mean[0])", ""),
     ("half of the contrast dropped", Relaxation, "gradient", "if pre and", "if False and"),

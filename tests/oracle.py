@@ -8,6 +8,7 @@ The equilibrium is s_l = rho(drive_l) for l = 1..top, where drive_l sums, over t
     dense    W s_pre                      into layer l = post
              gamma^(post-pre) W^T s_post  back into layer l = pre, for post <= top
     lateral  1/2 (W + W^T) s_l            within layer l
+    conv     as dense, its W the matrix of `Maps`: one for each sample if a maximum is pooled
 With squared error top = L, the last layer; with cross-entropy layer L is a softmax of its drive, top = L - 1.
 """
 
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+from maps import Maps
 from numpy.typing import ArrayLike, NDArray
 
 
@@ -47,12 +49,36 @@ SLOPE = {
 
 
 class Connection(NamedTuple):
-    """One parameter array: stem "dense", "bias" or "lateral", and the layers it joins."""
+    """One parameter array: stem "dense", "conv", "bias" or "lateral", and the layers it joins."""
 
     stem: str
     pre: int | None
     post: int
     weight: NDArray
+    maps: Maps | None = None
+
+    @property
+    def joins(self) -> bool:
+        """Whether it joins two layers."""
+        return self.stem in ("dense", "conv")
+
+    def up(self, s: NDArray, pre: NDArray) -> NDArray:
+        """W s, W as the presynaptic state makes it."""
+        if self.maps is None:
+            return s @ self.weight.T
+        return (self.maps.matrix(self.weight, pre) @ s[..., None])[..., 0]
+
+    def down(self, s: NDArray, pre: NDArray) -> NDArray:
+        """W^T s."""
+        if self.maps is None:
+            return s @ self.weight
+        return (s[:, None] @ self.maps.matrix(self.weight, pre))[:, 0]
+
+    def outer(self, post: NDArray, pre: NDArray, state: NDArray) -> NDArray:
+        """What post pre^T, summed over the batch, is on the weight; `state` is the presynaptic one."""
+        if self.maps is None:
+            return post.T @ pre
+        return self.maps.kernel(self.weight, state, post[:, :, None] * pre[:, None])
 
 
 @dataclass
@@ -84,9 +110,10 @@ class Oracle:
     @classmethod
     def of(cls, net: Any, gamma: float | None = None) -> Oracle:
         """A float64 copy of an eqkernel Network, its connections in the same order."""
+        maps = [Maps(c, net.shapes[c.pre], net.shapes[c.post]) if c.stem == "conv" else None for c in net.connections]
         connections = [
-            Connection(c.stem, c.pre, c.post, np.array(w, float))
-            for c, w in zip(net.connections, net.parameters, strict=True)
+            Connection(c.stem, c.pre, c.post, np.array(w, float), m)
+            for c, w, m in zip(net.connections, net.parameters, maps, strict=True)
         ]
         neurons = [layer.neuron for layer in net.layers]
         return cls(connections, neurons, net.cost.name, net.gamma if gamma is None else gamma)
@@ -102,21 +129,22 @@ class Oracle:
 
     def size(self, layer: int) -> int:
         for c in self.connections:
-            if layer in (c.pre, c.post) and c.stem == "dense":
-                return c.weight.shape[0 if layer == c.post else 1]
-        raise ValueError(f"no dense connection reaches layer {layer}")
+            if layer in (c.pre, c.post) and c.joins:
+                shape = (c.maps.n_post, c.maps.n_pre) if c.maps else c.weight.shape
+                return shape[0 if layer == c.post else 1]
+        raise ValueError(f"no connection reaches layer {layer}")
 
     def drive(self, layer: int, state: list[NDArray]) -> NDArray:
         total = np.zeros((len(state[0]), self.size(layer)))
-        for stem, pre, post, w in self.connections:
-            if stem == "bias" and post == layer:
-                total += w
-            elif stem == "lateral" and post == layer:
-                total += state[layer] @ (w + w.T) / 2
-            elif stem == "dense" and post == layer:
-                total += state[pre] @ w.T
-            elif stem == "dense" and pre == layer and post <= self.top:
-                total += self.gamma ** (post - pre) * state[post] @ w
+        for c in self.connections:
+            if c.stem == "bias" and c.post == layer:
+                total += np.tile(c.weight, total.shape[1] // c.weight.size)
+            elif c.stem == "lateral" and c.post == layer:
+                total += state[layer] @ (c.weight + c.weight.T) / 2
+            elif c.joins and c.post == layer:
+                total += c.up(state[c.pre], state[c.pre])
+            elif c.joins and c.pre == layer and c.post <= self.top:
+                total += self.gamma ** (c.post - c.pre) * c.down(state[c.post], state[layer])
         return total
 
     def equilibrium(
@@ -163,9 +191,9 @@ class Oracle:
         batch, error = len(state[0]), state[-1] - self.targets(y)  # dC/ds_L; of a softmax, dC/d(drive_L)
         source = [np.zeros_like(s) for s in state]
         if self.cost == "cross-entropy":
-            for stem, pre, post, w in self.connections:
-                if stem == "dense" and post == self.last:
-                    source[pre] += error @ w
+            for c in self.connections:
+                if c.joins and c.post == self.last:
+                    source[c.pre] += c.down(error, state[c.pre])
         else:
             source[-1] += error
         slope = [SLOPE[self.neurons[l]](self.drive(l, state)) for l in range(1, self.top + 1)]
@@ -173,7 +201,7 @@ class Oracle:
         for _ in range(20_000):
             change = 0.0
             for l in range(self.top, 0, -1):
-                new = slope[l - 1] * (source[l] + self._transposed(l, v))
+                new = slope[l - 1] * (source[l] + self._transposed(l, v, state))
                 change = max(change, abs(new - v[l]).max(initial=0))
                 v[l] = new
             if change <= tolerance * max(abs(u).max() for u in v):
@@ -184,27 +212,28 @@ class Oracle:
             v[-1] = error
         return [self._parameter_gradient(c, state, v) / batch for c in self.connections]
 
-    def _transposed(self, layer: int, v: list[NDArray]) -> NDArray:
+    def _transposed(self, layer: int, v: list[NDArray], state: list[NDArray]) -> NDArray:
         """J^T v in `layer`: what its state does to every drive of the dynamics."""
         total = np.zeros_like(v[layer])
-        for stem, pre, post, w in self.connections:
-            if stem == "lateral" and post == layer:
-                total += v[layer] @ (w + w.T) / 2
-            elif stem == "dense" and pre == layer and post <= self.top:
-                total += v[post] @ w
-            elif stem == "dense" and post == layer and pre > 0:
-                total += self.gamma ** (post - pre) * v[pre] @ w.T
+        for c in self.connections:
+            if c.stem == "lateral" and c.post == layer:
+                total += v[layer] @ (c.weight + c.weight.T) / 2
+            elif c.joins and c.pre == layer and c.post <= self.top:
+                total += c.down(v[c.post], state[layer])
+            elif c.joins and c.post == layer and c.pre > 0:
+                total += self.gamma ** (c.post - c.pre) * c.up(v[c.pre], state[c.pre])
         return total
 
     def _parameter_gradient(self, connection: Connection, state: list[NDArray], v: list[NDArray]) -> NDArray:
-        stem, pre, post, _ = connection
-        if stem == "bias":
-            return v[post].sum(axis=0)
-        if stem == "lateral":
+        c, pre, post = connection, connection.pre, connection.post
+        if c.stem == "bias":
+            return v[post].reshape(-1, c.weight.size).sum(axis=0)
+        if c.stem == "lateral":
             return (v[post].T @ state[post] + state[post].T @ v[post]) / 2
-        up = v[post].T @ state[pre]
-        feeds_back = pre > 0 and post <= self.top
-        return up + self.gamma ** (post - pre) * (state[post].T @ v[pre]) if feeds_back else up
+        up = c.outer(v[post], state[pre], state[pre])
+        if pre == 0 or post > self.top:
+            return up
+        return up + self.gamma ** (post - pre) * c.outer(state[post], v[pre], state[pre])
 
     def finite_difference_gradient(self, x: ArrayLike, y: ArrayLike, step: float = 1e-5) -> list[NDArray]:
         """dL/dweight of every connection, by central differences in every entry; for tiny networks."""

@@ -7,13 +7,18 @@ import pytest
 
 from eqkernel import reference
 from eqkernel.errors import EqkernelError
+from eqkernel.geometry import conv_geometry
 from eqkernel.neurons import NEURONS, find_neuron, tanh_coefficients, tanh_limit
 
 BATCH, N_PRE, N_POST = 3, 5, 7
-CONNECTIONS = {  # stem: (module, width of pre or None, shape of weight)
-    "dense": (reference.dense, N_PRE, (N_POST, N_PRE)),
-    "bias": (reference.bias, None, (N_POST,)),
-    "lateral": (reference.lateral, N_POST, (N_POST, N_POST)),
+MAPS = conv_geometry("here", (5, 4, 2), (2, 2, 3), kernel=3, stride=1, padding=1, pool="max", window=2)
+WINNERS = np.random.default_rng(7).integers(0, 4, (BATCH, 12))
+CONNECTIONS = {  # stem: (module, width of pre or None, width of post, shape of weight, what its verbs take besides)
+    "dense": (reference.dense, N_PRE, N_POST, (N_POST, N_PRE)),
+    "bias": (reference.bias, None, N_POST, (N_POST,)),
+    "bias of a map": (reference.bias, None, 12, (4,)),
+    "lateral": (reference.lateral, N_POST, N_POST, (N_POST, N_POST)),
+    "conv": (reference.conv, 40, 12, (3, 3, 3, 2), MAPS, WINNERS),
 }
 RATES = ["hard-sigmoid", "sigmoid", "tanh", "linear", "fhn"]
 SLOPES = {  # rho' in terms of the rate s = rho(d)
@@ -44,9 +49,9 @@ def potential(state, neuron):
     return energy
 
 
-def energy(module, pre, post, weight):
+def energy(module, pre, post, weight, *extra):
     out = np.zeros(BATCH)
-    module.energy(out, pre, post, weight)
+    module.energy(out, pre, post, weight, *extra)
     return out
 
 
@@ -62,10 +67,10 @@ def slope(function, at, step=1e-4):
 
 @pytest.fixture(params=CONNECTIONS)
 def synapse(request):
-    module, n_pre, shape = CONNECTIONS[request.param]
+    module, n_pre, n_post, shape, *extra = CONNECTIONS[request.param]
     rng = np.random.default_rng(1)
     pre = None if n_pre is None else rng.standard_normal((BATCH, n_pre))
-    return module, pre, rng.standard_normal((BATCH, N_POST)), rng.standard_normal(shape)
+    return module, pre, rng.standard_normal((BATCH, n_post)), rng.standard_normal(shape), extra
 
 
 def check_added(verb, expected, *arguments):
@@ -77,13 +82,13 @@ def check_added(verb, expected, *arguments):
 
 
 def test_drives_are_minus_the_slopes_of_the_energy(synapse):
-    module, pre, post, weight = synapse
+    module, pre, post, weight, extra = synapse
     own = np.arange(BATCH)
-    on_post = -slope(lambda s: energy(module, pre, s, weight), post)
-    check_added(module.drive_post, on_post[own, own], pre, weight)
+    on_post = -slope(lambda s: energy(module, pre, s, weight, *extra), post)
+    check_added(module.drive_post, on_post[own, own], pre, weight, *extra)
     if pre is not None:
-        on_pre = -slope(lambda s: energy(module, s, post, weight), pre)
-        check_added(module.drive_pre, on_pre[own, own], post, weight)
+        on_pre = -slope(lambda s: energy(module, s, post, weight, *extra), pre)
+        check_added(module.drive_pre, on_pre[own, own], post, weight, *extra)
         on_pre[own, own] = 0
         assert not on_pre.any(), "a sample feels another"
     on_post[own, own] = 0
@@ -91,14 +96,14 @@ def test_drives_are_minus_the_slopes_of_the_energy(synapse):
 
 
 def test_hebbian_trace_is_minus_the_slope_of_the_batch_energy(synapse):
-    module, pre, post, weight = synapse
-    on_weight = -slope(lambda w: energy(module, pre, post, w), weight).sum(axis=0)
-    check_added(module.hebbian, 0.3 * on_weight, pre, post, 0.3)
+    module, pre, post, weight, extra = synapse
+    on_weight = -slope(lambda w: energy(module, pre, post, w, *extra), weight).sum(axis=0)
+    check_added(module.hebbian, 0.3 * on_weight, pre, post, 0.3, *extra)
 
 
 def test_energy_adds(synapse):
-    module, *arguments = synapse
-    check_added(module.energy, energy(module, *arguments), *arguments)
+    module, pre, post, weight, extra = synapse
+    check_added(module.energy, energy(module, pre, post, weight, *extra), pre, post, weight, *extra)
 
 
 def test_phi_is_as_written():

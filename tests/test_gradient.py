@@ -12,23 +12,41 @@ from oracle import Oracle, cosine, relative_error
 import eqkernel as eq
 
 SIZES = {"1 hidden": (5, 8, 3), "3 hidden": (5, 6, 6, 6, 6), "recurrent": (5, 8, 7, 3)}
+MAPS = (7, 6, 1), (4, 3, 3), (2, 1, 4), 3
+CONVS = {
+    "conv": [eq.Conv(0, 1, kernel=3, stride=2, padding=1), eq.Conv(1, 2, kernel=2, stride=2, padding=0)],
+    "conv, average": [
+        eq.Conv(0, 1, kernel=5, stride=2, padding=2),
+        eq.Conv(1, 2, kernel=3, padding=1, pool="average"),
+    ],
+    "conv, max": [eq.Conv(0, 1, kernel=5, stride=2, padding=2), eq.Conv(1, 2, kernel=3, padding=1, pool="max")],
+}
 COSTS = ("squared-error", "cross-entropy")
 FORMS = [("difference", "frozen"), ("mean-difference", "frozen"), ("plus-minus", "frozen"), ("plus-minus", "live")]
 SETTLED = eq.SCHEDULES["converged"].but(free_steps=5000, nudged_steps=5000, tolerance=1e-12, early_stop=True)
 
+WEAKER = dict.fromkeys(SIZES, 0.35) | {"conv": 0.2, "conv, average": 0.2, "conv, max": 1.0}
+
 
 def problem(kind, cost="squared-error", gamma=1.0, backend="reference", neuron="tanh", order="even-odd"):
     """A float64 network with biases, whose couplings contract, and a batch (x, y) of 4."""
-    build = eq.Network.recurrent if kind == "recurrent" else eq.Network.dense
-    schedule = SETTLED.but(gamma=gamma, order=order)
-    net = build(*SIZES[kind], neuron=neuron, cost=cost, schedule=schedule, dtype="float64", backend=backend, seed=1)
+    options = {"cost": cost, "schedule": SETTLED.but(gamma=gamma, order=order), "dtype": "float64", "backend": backend}
+    if kind in CONVS:
+        # A rate below 0 would weaken the very winner that it reads, and winners take turns for ever.
+        neuron = "sigmoid" if kind == "conv, max" else neuron
+        layers = [eq.Layer(size, neuron) for size in MAPS[:-1]]
+        layers.append(eq.Layer(MAPS[-1], "softmax" if cost == "cross-entropy" else "linear"))
+        net = eq.Network(layers, [*CONVS[kind], eq.Dense(2, 3), *map(eq.Bias, (1, 2, 3))], seed=1, **options)
+    else:
+        build = eq.Network.recurrent if kind == "recurrent" else eq.Network.dense
+        net = build(*SIZES[kind], neuron=neuron, seed=1, **options)
     rng = np.random.default_rng(1)
     for parameter, connection in zip(net.parameters, net.connections, strict=True):
         if connection.stem == "bias":
             parameter[...] = 0.2 * rng.standard_normal(parameter.shape) + 0.3 * (neuron == "hard-sigmoid")
         else:
-            parameter *= 0.35  # contract: one equilibrium, far from any bifurcation
-    return net, rng.uniform(0, 1, (4, SIZES[kind][0])), rng.integers(0, SIZES[kind][-1], 4)
+            parameter *= WEAKER[kind]  # contract: one equilibrium, far from any bifurcation
+    return net, rng.uniform(0, 1, (4, net.sizes[0])), rng.integers(0, net.sizes[-1], 4)
 
 
 def check_settled(net, x, y):
@@ -69,7 +87,7 @@ def check_order_of_error(net, x, y, variants=("centered", "positive", "negative"
 @pytest.mark.parametrize("backend", ["reference", "cpu"])
 @pytest.mark.parametrize("gamma", [1.0, 0.1])
 @pytest.mark.parametrize("cost", COSTS)
-@pytest.mark.parametrize("kind", SIZES)
+@pytest.mark.parametrize("kind", [*SIZES, *CONVS])
 def test_gradient(kind, cost, gamma, backend):
     net, x, y = problem(kind, cost, gamma, backend)
     check_settled(net, x, y)

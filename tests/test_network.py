@@ -59,7 +59,7 @@ def test_parameters_are_views_of_one_buffer(topology, dtype):
     assert net.buffer.dtype == dtype and net.buffer.ndim == 1
     marks = np.zeros(net.buffer.size, int)
     for at, connection, parameter in zip(net.offsets, net.connections, net.parameters, strict=True):
-        assert parameter.shape == connection.shape(net.sizes) and parameter.flags.c_contiguous
+        assert parameter.shape == connection.shape(net.shapes) and parameter.flags.c_contiguous
         assert np.shares_memory(parameter, net.buffer)
         assert (parameter.ctypes.data - net.buffer.ctypes.data) == at * net.buffer.itemsize
         marks[at : at + parameter.size] += 1

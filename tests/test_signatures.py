@@ -15,6 +15,7 @@ VERBS = {
     "drive_pre": ["drive", "post", "weight"],
     "hebbian": ["trace", "pre", "post", "scale"],
 }
+EXTRA = {"conv": ["geometry", "winners"]}  # what verbs of a connection take besides, in this order
 NEURON_VERBS = {
     "rate": ["out", "drive", "neuron"],
     "relax": ["state", "drive", "step", "neuron"],
@@ -41,8 +42,13 @@ def test_every_connection_has_its_verbs_in_every_backend(backend, stem):
         if stem == "bias" and verb == "drive_pre":
             assert not hasattr(module, verb), "a bias has no presynaptic layer to drive"
             continue
-        assert names(getattr(module, verb)) == parameters, f"{backend}.{stem}.{verb}"
+        assert names(getattr(module, verb)) == parameters + EXTRA.get(stem, []), f"{backend}.{stem}.{verb}"
         assert getattr(module, verb).__doc__, f"{backend}.{stem}.{verb} says nothing"
+
+
+@pytest.mark.parametrize("backend", HERE)
+def test_pooling_chooses_its_winners_in_every_backend(backend):
+    assert names(load_backend(backend).conv.choose) == ["winners", "pre", "weight", "geometry"]
 
 
 @pytest.mark.parametrize("backend", HERE)

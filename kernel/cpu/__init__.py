@@ -1,22 +1,22 @@
 """The CPU backend: Numba kernels written by hand, float32 and float64, no libm in inner loops.
 
-`dense`, `bias`, `lateral` and `neurons` hold the verbs. For layered networks `layered` takes over with fused kernels:
-`chain` settles a tile of samples (laid out as `tiles` says) and `update` forms the Hebbian contrast and applies the
-optimiser. Under all of them `microkernel` and `gemm` are the matrix product, `arithmetic` the scalar functions and
-`compile` the one way a kernel is compiled and spread over threads.
+`dense`, `conv`, `bias`, `lateral` and `neurons` hold the verbs. For layered networks `layered` takes over with fused
+kernels: `chain` settles a tile of samples (laid out as `tiles` says) and `update` forms the Hebbian contrast and
+applies the optimiser. Under all of them `microkernel` and `gemm` are the matrix product, `arithmetic` the scalar
+functions and `compile` the one way a kernel is compiled and spread over threads.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from . import bias, dense, lateral, neurons
+from . import bias, conv, dense, lateral, neurons
 from .layered import Layered, plan_of
 
 if TYPE_CHECKING:
     from ..network import Network
 
-__all__ = ["bias", "dense", "fused", "lateral", "neurons"]
+__all__ = ["bias", "conv", "dense", "fused", "lateral", "neurons"]
 
 
 def fused(network: Network) -> Layered | None:

@@ -33,6 +33,8 @@ def plan_of(network: Network) -> NDArray | None:
     column = {"dense": tiles.WEIGHT, "bias": tiles.BIAS, "lateral": tiles.LATERAL}
     for connection, at in zip(network.connections, network.offsets, strict=True):
         pre = connection.pre if connection.pre is not None else connection.post - 1
+        if connection.stem == "bias" and len(network.shapes[connection.post]) > 1:
+            return None  # shared by the positions of a map
         if connection.stem not in column or not connection.post - 1 <= pre <= connection.post:
             return None
         plan[connection.post, column[connection.stem]] = at

@@ -8,9 +8,10 @@ Start here to port eqkernel. Each file but neurons is a connection: a scalar Phi
     hebbian(trace, pre, post, scale)     trace += scale sum_B dPhi/dweight  local co-activity
 
 Every verb adds into its first argument, which the caller owns, and returns nothing: the drives of several
-connections sum. Shapes: pre (B, n_pre), post (B, n_post), B samples; a drive has its state's shape.
+connections sum. Shapes: pre (B, n_pre), post (B, n_post), B samples; a drive has its state's shape. What a connection
+needs besides comes last (`Connection.extra`): `conv` takes a geometry and the winners of its pooling.
 """
 
-from . import bias, dense, lateral, neurons
+from . import bias, conv, dense, lateral, neurons
 
-__all__ = ["bias", "dense", "lateral", "neurons"]
+__all__ = ["bias", "conv", "dense", "lateral", "neurons"]
