@@ -18,6 +18,7 @@ import eqkernel
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+INTEGER = {path.relative_to(ROOT).as_posix() for path in (ROOT / "bindings/integer").rglob("*") if path.is_file()}
 MODULES = {path.relative_to(ROOT / "kernel").as_posix() for path in (ROOT / "kernel").rglob("*.py")}
 
 
@@ -27,7 +28,7 @@ def archives(tmp_path_factory):
     if int(version("setuptools").split(".")[0]) < 77:
         pytest.skip("building needs setuptools 77 or newer: pip install 'eqkernel[test]'")
     copy = tmp_path_factory.mktemp("sources")
-    for name in ("kernel", "tests", "docs", "bench"):
+    for name in ("kernel", "bindings", "tests", "docs", "bench"):
         if (ROOT / name).is_dir():
             shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
     for path in ROOT.iterdir():
@@ -52,14 +53,14 @@ def test_the_wheel_holds_every_module_and_nothing_else(archives):
     with zipfile.ZipFile(archives[0]) as wheel:
         names = {name for name in wheel.namelist() if ".dist-info/" not in name}
         (entry,) = (wheel.read(name) for name in wheel.namelist() if name.endswith("entry_points.txt"))
-    assert names == {f"eqkernel/{module}" for module in MODULES} | {"eqkernel/py.typed"}
+    assert names == {f"eqkernel/{module}" for module in MODULES | INTEGER} | {"eqkernel/py.typed"}
     assert b"eqkernel = eqkernel.cli:main" in entry
 
 
 def test_the_sdist_holds_what_a_packager_needs(archives):
     with tarfile.open(archives[1]) as sdist:
         names = {name.split("/", 1)[1] for name in sdist.getnames() if "/" in name}
-    assert {f"kernel/{module}" for module in MODULES} <= names
+    assert {f"kernel/{module}" for module in MODULES} | INTEGER <= names
     assert {"LICENSE", "CITATION.cff", "Makefile", "pyproject.toml", "tests/test_packaging.py"} <= names
     assert {path.relative_to(ROOT).as_posix() for path in (ROOT / "tests").glob("*.py")} <= names
     assert not [name for name in names if "__pycache__" in name or name.endswith((".nbi", ".nbc", ".pyc"))]

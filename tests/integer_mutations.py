@@ -1,0 +1,41 @@
+"""Porting errors: one-line changes of eqk_int.c that the committed vectors must catch, each with why it is likely."""
+
+MUTATIONS = {  # what: (old, new) in bindings/integer/eqk_int.c
+    "states sent by truncation": ("round_shift(s, EQK_FRAC); }", "asr(s, EQK_FRAC); }"),
+    "a shift that rounds towards zero": ("v >= 0 ? v >> n : ~(~v >> n); }", "v / (1 << n); }"),
+    "half rounded away from zero": ("? asr(v + (1 << (n - 1)), n)", "? asr(v + (1 << (n - 1)) - (v < 0), n)"),
+    "relaxation without rounding": ("round_shift(goal - s, EQK_LEAK)", "asr(goal - s, EQK_LEAK)"),
+    "accumulator shifted right by truncation": (": round_shift(a, n - EQK_FRAC)", ": asr(a, n - EQK_FRAC)"),
+    "largest state off by one": (
+        "relax(state->h[i], clamp(last->h[i], 0, EQK_SMAX))",
+        "relax(state->h[i], clamp(last->h[i], 0, EQK_SMAX - 1))",
+    ),
+    "weights down to -128": ("round_shift(m, 8), -127, 127)", "round_shift(m, 8), -128, 127)"),
+    "weights quantised by truncation": ("clamp(round_shift(m, 8)", "clamp(asr(m, 8)"),
+    "threshold included": ("(q > EQK_THRESHOLD)", "(q >= EQK_THRESHOLD)"),
+    "unsigned input to a ternary weight": ("w < 0 ? -a : 0", "w < 0 ? -(uint8_t)a : 0"),
+    "masters down to -32768": ("-EQK_WMAX, EQK_WMAX)", "-EQK_WMAX - 1, EQK_WMAX)"),
+    "outputs step after the hidden neurons": (
+        "        for (j = 0; j < EQK_NO; j++) {\n            last->o[j] = scale(last->o[j], EQK_SHIFT2)",
+        "        send_all(state, h, o);\n        { int32_t d[EQK_NH]; exchange(weights, h, o, d, last->o); }\n"
+        "        for (j = 0; j < EQK_NO; j++) {\n            last->o[j] = scale(last->o[j], EQK_SHIFT2)",
+    ),
+    "one step too few": ("step < steps;", "step < steps - 1;"),
+    "nudge of the wrong sign": ("nudge[j] = (int16_t)round_shift(error", "nudge[j] = (int16_t)-round_shift(error"),
+    "negative phase from the positive one": ("nudge, EQK_T_NUDGED, &minus", "nudge, EQK_T_NUDGED - 1, &minus"),
+    "both traces with the positive phase": ("ends->s[i] = send(minus.h[i])", "ends->s[i] = send(plus.h[i])"),
+    "feedback gain forgotten": ("scale(last->h[i], EQK_SHIFT2 + EQK_GAMMA)", "scale(last->h[i], EQK_SHIFT2)"),
+    "gain forgotten in the response": ("scale(v.o[j], EQK_SHIFT2 + EQK_GAMMA)", "scale(v.o[j], EQK_SHIFT2)"),
+    "secant about the state, not the drive": ("u = clamp(u, -EQK_SMAX, 2 * EQK_SMAX)", "u = clamp(u, 0, EQK_SMAX)"),
+    "response not clamped": ("    v = clamp(v, -EQK_SMAX, EQK_SMAX);\n", ""),
+    "secant rounded": ("return asr(clamp(u + v, 0, top) - clamp(u - v, 0, top), 1)",
+                       "return round_shift(clamp(u + v, 0, top) - clamp(u - v, 0, top), 1)"),
+    "one round of noise": ("round < 2", "round < 1"),
+    "noise not rotated": ("int turn = neuron & 31;", "int turn = 0 * neuron;"),
+    "rotation left": ("word >> turn | word << (-turn & 31)", "word << turn | word >> (-turn & 31)"),
+    "noise of w2 begins at 0": ("noise(base + EQK_NX + (uint32_t)j)", "noise(base + (uint32_t)j)"),
+    "learning rates swapped": ("&work->trace, rate1, rate2", "&work->trace, rate2, rate1"),
+    "nearest rounding up by a whole step": ("rate > 0 ? 1 << (rate - 1) : 0", "(1 << rate) - 1"),
+    "traces not cleared": ("    clear(&work->trace);\n", ""),
+    "last of equal outputs": ("state.o[j] > state.o[labels[k]]", "state.o[j] >= state.o[labels[k]]"),
+}  # fmt: skip
