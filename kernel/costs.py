@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from .errors import EqkernelError, lookup
+from .errors import EqkernelError, all_finite, lookup
 
 
 class Cost(ABC):
@@ -45,9 +45,12 @@ class Cost(ABC):
             raise EqkernelError(f"y has shape {y.shape}: pass labels of shape (B,) or targets of shape (B, {classes})")
         if y.dtype.kind not in "fiub":
             raise EqkernelError(f"y has type {y.dtype}: targets must be real numbers")
-        with np.errstate(over="ignore"):  # what overflows `dtype` is refused as the infinity it becomes
-            target = np.array(y, dtype, order="C")
-        if not np.isfinite(target).all():
+        if y.dtype == dtype:
+            target = y.copy()
+        else:
+            with np.errstate(over="ignore"):  # what overflows `dtype` is refused as the infinity it becomes
+                target = np.array(y, dtype, order="C")
+        if not all_finite(target):
             raise EqkernelError(f"y holds a NaN, an infinity or a number too large for {target.dtype}")
         return target
 

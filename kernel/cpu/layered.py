@@ -6,7 +6,7 @@ Covers networks whose every layer is driven by the one below it (dense and bias)
 from __future__ import annotations
 
 from copy import copy
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,17 @@ if TYPE_CHECKING:
     from ..network import Network
 
 Settled = tuple[int, float, float]
+
+
+class Constants(NamedTuple):
+    """A schedule in the kernels' terms: codes, and numbers of the network's type."""
+
+    order: int
+    form: int
+    nudge: int
+    gamma: np.floating
+    step: np.floating
+    stop: np.floating
 
 
 def plan_of(network: Network) -> NDArray | None:
@@ -50,15 +61,29 @@ class Workspace:
         rows = int(plan[1:, tiles.SIZE].sum())
         features, classes = int(plan[0, tiles.SIZE]), int(plan[-1, tiles.SIZE])
         self.batch, self.width = batch, width
+        self.blocks = [(int(row), int(n)) for row, n in plan[1:, [tiles.ROW, tiles.SIZE]]]
         self.tiles = np.zeros((count, (features + tiles.SECTIONS * rows + classes + 1) * width), dtype)
         self.state, self.mean, self.difference = (np.zeros(batch * rows, dtype) for _ in range(3))
         self.report = np.zeros((count, 3))
+        self._views: dict[str, tuple[int, list[NDArray]]] = {}
 
     def with_own_results(self) -> Workspace:
         """A workspace that shares all but the arrays a nudged phase returns."""
         other = copy(self)
-        other.mean, other.difference = np.empty_like(self.mean), np.empty_like(self.difference)
+        other.mean, other.difference, other._views = np.empty_like(self.mean), np.empty_like(self.difference), {}
         return other
+
+    def views(self, name: str, batch: int) -> list[NDArray]:
+        """The flat blocks (B, n_l) of layers 1..L of `state`, `mean` or `difference` as arrays, made once a batch size.
+
+        The list is the caller's, the arrays are shared.
+        """
+        known, views = self._views.get(name, (0, []))
+        if known != batch:
+            flat = getattr(self, name)
+            views = [flat[batch * row : batch * (row + n)].reshape(batch, n) for row, n in self.blocks]
+            self._views[name] = batch, views
+        return [*views]
 
     @property
     def nbytes(self) -> int:
@@ -71,9 +96,9 @@ class Layered:
 
     def __init__(self, network: Network, plan: NDArray) -> None:
         self.network, self.plan, self.sizes = network, plan, network.sizes
-        self.rows = [int(row) for row in plan[:, tiles.ROW]]
         self.synapses = sum(w.size for w in network.parameters)
         self.workspace: Workspace | None = None
+        self._constants: tuple[Schedule, Constants] | None = None
 
     def reserve(self, batch: int, reuse: bool) -> Workspace:
         """Memory for a batch: new, or the network's own, which grows to the largest batch and is then used again."""
@@ -83,26 +108,29 @@ class Layered:
             self.workspace = Workspace(self.plan, batch, self.network.dtype)
         return self.workspace
 
-    def views(self, x: NDArray, flat: NDArray) -> list[NDArray]:
-        """The flat blocks (B, n_l) of layers 1..L as arrays, with x before them."""
-        batch = len(x)
-        blocks = zip(self.rows[1:], self.sizes[1:], strict=True)
-        return [x, *(flat[batch * row : batch * (row + n)].reshape(batch, n) for row, n in blocks)]
+    def constants(self, schedule: Schedule) -> Constants:
+        """What the kernels take of a schedule; kept for the next call, which mostly has the same."""
+        if self._constants is None or self._constants[0] is not schedule:
+            real = self.network.dtype.type
+            stop = schedule.tolerance if schedule.early_stop and schedule.tolerance else 0.0
+            self._constants = schedule, Constants(
+                ORDERS[schedule.order], FORMS[schedule.form], NUDGES[schedule.nudge],
+                real(schedule.gamma), real(schedule.step), real(stop),
+            )  # fmt: skip
+        return self._constants[1]
 
     def free(self, x: NDArray, schedule: Schedule, reuse: bool = False) -> tuple[Workspace, list[NDArray], Settled]:
         """The free phase from rest, x (B, n_0)."""
-        workspace, real = self.reserve(len(x), reuse), self.network.dtype.type
-        stop = schedule.tolerance if schedule.early_stop and schedule.tolerance else 0.0
+        workspace, c = self.reserve(len(x), reuse), self.constants(schedule)
 
         def run(begin: int, end: int) -> None:
             chain.free_tiles(
                 self.plan, self.network.buffer, workspace.tiles, x.reshape(-1), workspace.state, workspace.report,
-                begin, end, ORDERS[schedule.order], schedule.free_steps, real(schedule.gamma), real(schedule.step),
-                real(stop),
+                begin, end, c.order, schedule.free_steps, c.gamma, c.step, c.stop,
             )  # fmt: skip
 
         settled = self._over_tiles(run, workspace, len(x), schedule.free_steps)
-        return workspace, self.views(x, workspace.state), settled
+        return workspace, [x, *workspace.views("state", len(x))], settled
 
     def detach(self, workspace: Workspace) -> Workspace:
         """The same free state with room of its own for a nudged phase, whose results are the caller's to keep."""
@@ -118,32 +146,33 @@ class Layered:
         schedule: Schedule,
     ) -> tuple[list[NDArray], list[NDArray], Settled]:
         """Mean and difference, per unit of beta, of the nudged states, from the free state that `workspace` holds."""
-        real = self.network.dtype.type
-        form = FORMS[schedule.form] if variant == "centered" else tiles.RUN_STATE
-        signed = real(-beta if variant == "negative" else beta)
-        stop = schedule.tolerance if schedule.early_stop and schedule.tolerance else 0.0
+        c, batch = self.constants(schedule), len(x)
+        form = c.form if variant == "centered" else int(tiles.RUN_STATE)
+        signed = self.network.dtype.type(-beta if variant == "negative" else beta)
 
         def run(begin: int, end: int) -> None:
             chain.nudged_tiles(
                 self.plan, self.network.buffer, workspace.tiles, target.reshape(-1),
                 workspace.mean, workspace.difference, workspace.report, begin, end,
-                form, ORDERS[schedule.order], schedule.nudged_steps, real(schedule.gamma), signed,
-                real(schedule.step), NUDGES[schedule.nudge], real(stop),
+                form, c.order, schedule.nudged_steps, c.gamma, signed, c.step, c.nudge, c.stop,
             )  # fmt: skip
 
-        settled = self._over_tiles(run, workspace, len(x), schedule.nudged_steps)
-        return self.views(x, workspace.mean), self.views(x, workspace.difference), settled
+        settled = self._over_tiles(run, workspace, batch, schedule.nudged_steps)
+        return [x, *workspace.views("mean", batch)], [x, *workspace.views("difference", batch)], settled
 
     def _over_tiles(self, run, workspace: Workspace, batch: int, steps: int) -> Settled:  # type: ignore[no-untyped-def]
         count = -(-batch // workspace.width)
+        if count == 1:
+            run(0, 1)
+            taken, residual, early = workspace.report[0].tolist()
+        else:
 
-        def part(index: int, parts: int) -> None:
-            run(count * index // parts, count * (index + 1) // parts)
+            def part(index: int, parts: int) -> None:
+                run(count * index // parts, count * (index + 1) // parts)
 
-        spread(part, count, 2.0 * self.synapses * batch * steps)
-        report = workspace.report
-        taken, residual, early = report[0] if count == 1 else report[:count].max(axis=0)  # a NaN wins
-        return int(taken), float(residual), float(early)
+            spread(part, count, 2.0 * self.synapses * batch * steps)
+            taken, residual, early = workspace.report[:count].max(axis=0).tolist()  # a NaN wins
+        return int(taken), residual, early
 
     def update(self, mean: list[NDArray], difference: list[NDArray], optimiser: Optimiser, schedule: Schedule) -> None:
         """One optimiser step on every connection."""
