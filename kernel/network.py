@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 from os import PathLike
 from typing import Any
@@ -134,12 +135,12 @@ class Network:
         layers = _layers(sizes, neuron, output, cost)
         return cls(layers, [*_chain(len(sizes)), *laterals], cost, schedule, **options)
 
-    @property
+    @cached_property
     def sizes(self) -> list[int]:
         """Neurons of every layer."""
         return [prod(layer.shape) for layer in self.layers]
 
-    @property
+    @cached_property
     def shapes(self) -> list[tuple[int, ...]]:
         """Shape of every layer: (n,), or (height, width, channels) of a map."""
         return [layer.shape for layer in self.layers]
