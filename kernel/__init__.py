@@ -8,12 +8,13 @@ labels = predict(net, x_test)
 """
 
 from .connections import Bias, Conv, Dense, Lateral
-from .costs import CrossEntropy, SquaredError
+from .costs import BinaryCrossEntropy, CrossEntropy, SquaredError
 from .cpu.compile import get_threads, set_threads
 from .errors import BackendError, DivergenceError, EqkernelError
 from .learning import Step, ep_gradient, hebbian_update, predict, train_step
 from .network import Layer, Network
 from .optimisers import SGD, Adam, Momentum, constant, cosine
+from .orthogonal import AdaGO, Muon
 from .outcomes import Outcome, UnsettledWarning
 from .phases import Equilibrium, Nudged, free_phase, nudged_phase, settle
 from .schedules import SCHEDULES, Schedule
@@ -23,9 +24,11 @@ __version__ = "0.1.0"
 __all__ = [
     "SCHEDULES",
     "SGD",
+    "AdaGO",
     "Adam",
     "BackendError",
     "Bias",
+    "BinaryCrossEntropy",
     "Conv",
     "CrossEntropy",
     "Dense",
@@ -35,6 +38,7 @@ __all__ = [
     "Lateral",
     "Layer",
     "Momentum",
+    "Muon",
     "Network",
     "Nudged",
     "Outcome",

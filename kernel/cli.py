@@ -25,7 +25,8 @@ from .figures import draw
 from .learning import predict as predicted
 from .network import Network
 from .neurons import NEURONS
-from .optimisers import OPTIMISERS, Optimiser, cosine
+from .optimisers import Optimiser, cosine
+from .orthogonal import OPTIMISERS
 from .phases import VARIANTS
 from .schedules import FORMS, ORDERS, SCHEDULES, find_schedule
 from .training import fit, residual_curves
@@ -52,7 +53,7 @@ TASKS = {
     "mnist": Task(data.load_mnist, DIGITS, "512", 15, 64, 2e-3, 0.1),
     "fashion-mnist": Task(data.load_fashion_mnist, CLOTHES, "512", 15, 64, 2e-3, 0.1),
 }
-RATES = {"momentum": 0.1, "sgd": 0.5}
+RATES = {"momentum": 0.1, "sgd": 0.5, "muon": 0.02, "adago": 0.5}
 
 
 class Commands(click.Group):

@@ -2,11 +2,17 @@
 
     squared-error   C = |t - s|^2 / 2 on the last layer, a part of the dynamics: the nudge is beta (t - s)
     cross-entropy   C = -sum_k t_k ln p_k on a softmax readout p outside the dynamics (Laborieux et al. 2021)
+    binary-cross-entropy
+                    C = -sum_k [t_k ln s_k + (1 - t_k) ln(1 - s_k)] on a last layer of sigmoids, a part of the dynamics:
+                    its rate, not its drive, is nudged by beta (t - s)
 
-Both have the error t - output: -dC/ds for the first, and -dC/d(drive of the softmax) for the second.
+All have the error t - output: -dC/ds for the first, -dC/d(drive) for the others. A force on the drive of a sigmoid
+would have to be (t - s) / rho', without bound where the output is wrong and sure; on the rate it is t - s
+(docs/theory.md).
 """
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -15,16 +21,24 @@ from .errors import EqkernelError, all_finite, lookup
 
 
 class Cost(ABC):
-    """A cost of a batch of outputs (B, n) against targets (B, n)."""
+    """A cost of a batch of outputs (B, n) against targets (B, n).
 
-    name: str
+    output   the neuron of the last layer unless another is chosen
+    only     whether it must be that one
+    on_rate  whether the nudge moves the output's rate, s -> rho(drive) + beta error, and not its drive
+    """
+
+    name: ClassVar[str]
+    output: ClassVar[str] = "linear"
+    only: ClassVar[bool] = False
+    on_rate: ClassVar[bool] = False
 
     @abstractmethod
     def loss(self, output: NDArray, target: NDArray) -> NDArray:
         """The cost of each sample, (B,)."""
 
     def error(self, output: NDArray, target: NDArray) -> NDArray:
-        """What the nudge adds to the drive of the output at beta = 1: target - output, (B, n)."""
+        """What the nudge adds to the drive (or rate) of the output at beta = 1: target - output, (B, n)."""
         return target - output
 
     def targets(self, y: ArrayLike, classes: int, dtype: DTypeLike = np.float32) -> NDArray:
@@ -61,7 +75,7 @@ class Cost(ABC):
 class SquaredError(Cost):
     """C = |t - s|^2 / 2, on a last layer that takes part in the dynamics."""
 
-    name = "squared-error"
+    name, output = "squared-error", "linear"
 
     def loss(self, output: NDArray, target: NDArray) -> NDArray:
         """|t - s|^2 / 2 of each sample, (B,)."""
@@ -71,7 +85,7 @@ class SquaredError(Cost):
 class CrossEntropy(Cost):
     """C = -sum_k t_k ln p_k, on probabilities p read out of the top layer by a softmax."""
 
-    name = "cross-entropy"
+    name, output, only = "cross-entropy", "softmax", True
 
     def loss(self, output: NDArray, target: NDArray) -> NDArray:
         """-sum_k t_k ln p_k of each sample, (B,), in nats; p is bounded below by the least normal number."""
@@ -85,7 +99,26 @@ class CrossEntropy(Cost):
         return target
 
 
-COSTS: dict[str, Cost] = {cost.name: cost for cost in (SquaredError(), CrossEntropy())}
+class BinaryCrossEntropy(Cost):
+    """C = -sum_k [t_k ln s_k + (1 - t_k) ln(1 - s_k)], on a last layer of sigmoids that takes part in the dynamics."""
+
+    name, output, only, on_rate = "binary-cross-entropy", "sigmoid", True, True
+
+    def loss(self, output: NDArray, target: NDArray) -> NDArray:
+        """The sum over the classes for each sample, (B,), in nats; s and 1 - s are at least a unit of rounding."""
+        least = np.finfo(output.dtype).epsneg
+        on, off = np.maximum(output, least), np.maximum(1 - output, least)
+        return -(target * np.log(on) + (1 - target) * np.log(off)).sum(axis=-1)
+
+    def targets(self, y: ArrayLike, classes: int, dtype: DTypeLike = np.float32) -> NDArray:
+        """As Cost.targets; numbers must lie in [0, 1]."""
+        target = super().targets(y, classes, dtype)
+        if np.ndim(y) == 2 and ((target < 0) | (target > 1)).any():
+            raise EqkernelError("binary-cross-entropy targets must be probabilities: numbers in [0, 1]")
+        return target
+
+
+COSTS: dict[str, Cost] = {cost.name: cost for cost in (SquaredError(), CrossEntropy(), BinaryCrossEntropy())}
 
 
 def find_cost(cost: str | Cost) -> Cost:

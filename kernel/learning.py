@@ -58,7 +58,9 @@ def train_step(
         raise EqkernelError("give train_step either lr (plain gradient descent) or an optimiser")
     optimiser = SGD(lr) if optimiser is None else optimiser  # type: ignore[arg-type]
     if not isinstance(optimiser, Optimiser):
-        raise EqkernelError(f"optimiser must be one of SGD, Momentum, Adam with its settings, not {optimiser!r}")
+        raise EqkernelError(
+            f"optimiser must be one of SGD, Momentum, Adam, Muon, AdaGO with its settings, not {optimiser!r}"
+        )
 
     free = free_phase(network, x, schedule, reuse=True)
     nudged = nudged_phase(network, free, y, beta, variant, reuse=True)

@@ -56,7 +56,7 @@ class Network:
 
     layers        a Layer for each, in order; with cost "cross-entropy" the last is a "softmax" readout
     connections   Dense, Conv, Bias, Lateral; each runs from a lower to a higher layer or stays within one
-    cost          "cross-entropy" or "squared-error"
+    cost          "cross-entropy", "squared-error" or "binary-cross-entropy" (a last layer of sigmoids)
     schedule      a name of SCHEDULES or a Schedule; it holds the feedback gain gamma, so it is part of the model
     dtype         "float32" or "float64"
     backend       "auto", "cpu" or "reference"
@@ -114,8 +114,9 @@ class Network:
     ) -> Network:
         """A layered network: `sizes` from input to output, all-to-all weights and biases between neighbours.
 
-        `output` is the last layer's neuron: "softmax" for cross-entropy (outside the dynamics), "linear" unless chosen
-        for squared error. `options` are those of Network: schedule, dtype, backend, seed.
+        `output` is the last layer's neuron: "softmax" for cross-entropy (outside the dynamics), "sigmoid" for binary
+        cross-entropy, "linear" unless chosen for squared error. `options` are those of Network: schedule, dtype,
+        backend, seed.
         """
         return cls(_layers(sizes, neuron, output, cost), _chain(len(sizes)), cost, **options)
 
@@ -196,6 +197,11 @@ class Network:
                     f"layer {index} has neuron {layer.neuron!r}: 'softmax' is the readout of cost "
                     "'cross-entropy', there the last layer's and only its"
                 )
+        if self.cost.only and self.layers[last].neuron != self.cost.output:
+            raise EqkernelError(
+                f"layer {last} has neuron {self.layers[last].neuron!r}: cost {self.cost.name!r} needs "
+                f"{self.cost.output!r} there"
+            )
         names = set()
         for connection in self.connections:
             pre = connection.pre if connection.pre is not None else 0
@@ -216,8 +222,7 @@ class Network:
 
 
 def _layers(sizes: Sequence[int], neuron: str, output: str | None, cost: str | Cost) -> list[Layer]:
-    readout = isinstance(find_cost(cost), CrossEntropy)
-    output = output or ("softmax" if readout else "linear")
+    output = output or find_cost(cost).output
     return [Layer(size, output if i and i == len(sizes) - 1 else neuron) for i, size in enumerate(sizes)]
 
 

@@ -1,4 +1,7 @@
-"""Optimisers: what a Hebbian gradient does to the weights. Their arithmetic is fused into the update kernels.
+"""Optimisers: what a Hebbian gradient does to the weights.
+
+The arithmetic of those with a `rule` is fused into the update kernels; the others, which look at a whole matrix at
+once (`eqkernel.orthogonal`), get its gradient.
 
 Weight decay is decoupled (Loshchilov & Hutter 2019) and leaves biases alone. The learning rate of step t is
 lr * schedule(t); `cosine` and `constant` make schedules.
@@ -9,12 +12,15 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable
 from math import cos, pi
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .errors import EqkernelError, is_finite
+
+if TYPE_CHECKING:
+    from .network import Network
 
 RateSchedule = Callable[[int], float]
 
@@ -32,9 +38,12 @@ def cosine(total_steps: int) -> RateSchedule:
 
 
 class Optimiser:
-    """An optimiser of one network: it holds its moments, flat arrays laid out as the network's buffer."""
+    """An optimiser of one network: it holds its moments, flat arrays laid out as the network's buffer.
 
-    rule: ClassVar[int]
+    `rule` is the number by which the update kernels know it, None if they do not: backends then call `apply`.
+    """
+
+    rule: ClassVar[int | None] = None
     moments: ClassVar[int] = 0
 
     def __init__(self, lr: float, weight_decay: float = 0.0, schedule: RateSchedule | None = None) -> None:
@@ -65,6 +74,14 @@ class Optimiser:
             raise EqkernelError("this optimiser holds the moments of another network: give every network its own")
         return self.state
 
+    def apply(self, network: Network, gradients: list[NDArray]) -> None:
+        """One step on every connection of `network`, given an array for each."""
+        moments = self.moments_for(network.buffer)
+        each = zip(network.offsets, network.connections, network.parameters, gradients, strict=True)
+        for at, connection, weight, gradient in each:
+            mine = [m[at : at + weight.size].reshape(weight.shape) if m.size else m for m in moments]
+            self.learn(weight, gradient, mine, decay=connection.pre is not None)
+
     def learn(self, weight: NDArray, gradient: NDArray, moments: list[NDArray], decay: bool) -> None:
         """One step on `weight` in place: the equations that the fused kernels implement."""
         rate = self.rate()
@@ -86,7 +103,8 @@ class SGD(Optimiser):
 class Momentum(Optimiser):
     """v = momentum v + g, w -= lr v (Polyak 1964)."""
 
-    rule, moments = 2, 1
+    rule: ClassVar[int | None] = 2
+    moments: ClassVar[int] = 1
 
     def __init__(
         self,
@@ -113,7 +131,8 @@ class Momentum(Optimiser):
 class Adam(Optimiser):
     """m, v = running means of g, g^2, corrected for their start at 0; w -= lr m / (sqrt v + eps) (Kingma & Ba 2015)."""
 
-    rule, moments = 3, 2
+    rule: ClassVar[int | None] = 3
+    moments: ClassVar[int] = 2
 
     def __init__(
         self,
@@ -143,6 +162,3 @@ class Adam(Optimiser):
         square *= b
         square += fresh_b * gradient * gradient
         return unbias_mean * mean / (np.sqrt(unbias_square * square) + eps)
-
-
-OPTIMISERS: dict[str, type[Optimiser]] = {"sgd": SGD, "momentum": Momentum, "adam": Adam}

@@ -90,15 +90,19 @@ class Relaxation:
                 down += down.dtype.type(gamma ** (connection.post - layer)) * part
 
     def drive(self, channel: Channel, layer: int, nudge: NDArray | None = None) -> NDArray:
-        """up + down + lateral, and on the top layer the nudge."""
+        """up + down + lateral, and on the top layer the nudge, if it is one of drives."""
         total = channel.up[layer] + channel.down[layer]
         for (connection, synapse, weight), extra in zip(self.synapses, channel.extra, strict=True):
             if connection.pre == connection.post == layer:
                 synapse.drive_post(total, channel.state[layer], weight, *extra)
                 synapse.drive_pre(total, channel.state[layer], weight, *extra)
-        if nudge is not None and layer == self.network.top:
+        if nudge is not None and layer == self.network.top and not self.network.cost.on_rate:
             total += nudge
         return total
+
+    def push(self, layer: int, nudge: NDArray) -> NDArray | float:
+        """What a nudge of rates adds to where a layer's state moves; 0 if the cost nudges drives."""
+        return nudge if layer == self.network.top and self.network.cost.on_rate else 0.0
 
     def read_out(self, channel: Channel) -> None:
         """The softmax readout above the dynamics, if there is one."""
@@ -203,8 +207,9 @@ class Relaxation:
                     if schedule.nudge == "live":
                         self.read_out(channel)
                         nudge = self.nudge(channel, target)
-                    drive = self.drive(channel, layer, network.dtype.type(sign * beta) * nudge)
-                    return self._relax(channel, layer, drive, schedule)
+                    nudge = network.dtype.type(sign * beta) * nudge
+                    drive = self.drive(channel, layer, nudge)
+                    return self._relax(channel, layer, drive, schedule, self.push(layer, nudge))
 
                 return relax
 
@@ -226,7 +231,8 @@ class Relaxation:
                 if schedule.form == "mean-difference":
                     mean_drive[layer] = self.drive(mean_channel, layer)
                     moved = self._relax_mean(mean_channel, layer, mean_drive[layer], drive, schedule)
-                differs = self._relax_difference(change, layer, mean_drive[layer], drive, schedule)
+                push = self.push(layer, nudge)
+                differs = self._relax_difference(change, layer, mean_drive[layer], drive, schedule, push)
                 return float(np.maximum(moved, differs))
 
             evolving = [change] if schedule.form == "difference" else [mean_channel, change]
@@ -237,9 +243,13 @@ class Relaxation:
             difference[-1] = network.cost.error(free.state[-1], target)
         return mean, difference, settled
 
-    def _relax(self, channel: Channel, layer: int, drive: NDArray, schedule: Schedule) -> float:
+    def _relax(
+        self, channel: Channel, layer: int, drive: NDArray, schedule: Schedule, push: NDArray | float = 0.0
+    ) -> float:
+        """The state moves towards rho(drive) + push."""
         before = channel.state[layer].copy()
         self.neurons.relax(channel.state[layer], drive, schedule.step, self.network.layers[layer].neuron)
+        channel.state[layer] += schedule.step * push
         return float(np.max(np.abs(channel.state[layer] - before)))
 
     def _relax_mean(self, channel: Channel, layer: int, mean: NDArray, drive: NDArray, schedule: Schedule) -> float:
@@ -253,12 +263,12 @@ class Relaxation:
         return float(np.max(np.abs(schedule.step * move)))
 
     def _relax_difference(
-        self, channel: Channel, layer: int, mean: NDArray, drive: NDArray, schedule: Schedule
+        self, channel: Channel, layer: int, mean: NDArray, drive: NDArray, schedule: Schedule, push: NDArray | float
     ) -> float:
-        """rho(m + c/2) - rho(m - c/2), without cancellation, is what the difference moves towards."""
+        """rho(m + c/2) - rho(m - c/2) + push, without cancellation, is what the difference moves towards."""
         target = np.empty_like(drive)
         self.neurons.difference(target, mean, drive, self.network.layers[layer].neuron)
-        move = target - channel.state[layer]
+        move = target + push - channel.state[layer]
         channel.state[layer] += mean.dtype.type(schedule.step) * move
         return float(np.max(np.abs(schedule.step * move)))
 
@@ -282,12 +292,7 @@ class Relaxation:
 
     def update(self, mean: list[NDArray], difference: list[NDArray], optimiser: Optimiser, schedule: Schedule) -> None:
         """One optimiser step on every connection."""
-        network = self.network
-        moments = optimiser.moments_for(network.buffer)
-        gradients = self.gradient(mean, difference, schedule)
-        for at, (connection, _, weight), gradient in zip(network.offsets, self.synapses, gradients, strict=True):
-            mine = [m[at : at + weight.size].reshape(weight.shape) if m.size else m for m in moments]
-            optimiser.learn(weight, gradient, mine, decay=connection.pre is not None)
+        optimiser.apply(self.network, self.gradient(mean, difference, schedule))
 
 
 def choose(synapse: Any, state: NDArray | None, weight: NDArray, extra: tuple[Any, ...]) -> None:

@@ -20,7 +20,12 @@ import test_gradient
 import eqkernel as eq
 from eqkernel import costs, cpu, network, optimisers, reference, relaxation
 
-GRADIENT = ("1 hidden", "cross-entropy"), ("3 hidden", "squared-error"), ("recurrent", "cross-entropy")
+GRADIENT = (
+    ("1 hidden", "cross-entropy"),
+    ("3 hidden", "squared-error"),
+    ("recurrent", "cross-entropy"),
+    ("1 hidden", "binary-cross-entropy"),
+)
 
 
 # -- the checks ----------------------------------------------------------------------------------------------------
@@ -160,6 +165,9 @@ MUTATIONS = [Mutation(*row) for row in (
     ("no feedback", Relaxation, "refresh_down", "down += ", "down += 0 * "),
     ("nudge on the wrong layer", Relaxation, "drive", "layer == self.network.top", "layer == 1"),
     ("nudge of the wrong sign", costs.Cost, "error", "return target - output", "return output - target"),
+    ("rate nudged through the drive", Relaxation, "drive", "not self.network.cost.on_rate", "True"),
+    ("rate not nudged", Relaxation, "push", "self.network.cost.on_rate", "False"),
+    ("push of the states lost", Relaxation, "_relax", "schedule.step * push", "0 * push"),
     # phases
     ("phases swapped", Relaxation, "nudged", "(p - m) / span", "(m - p) / span"),
     ("one side divided by 2 beta", Relaxation, "nudged", 'if variant == "centered" else beta', "if variant else beta"),
@@ -187,7 +195,7 @@ MUTATIONS = [Mutation(*row) for row in (
     ("eps under the root", Adam, "direction", "_square * square) + eps", "_square * square + eps)", "updates"),
     ("weight decay coupled", SGD, "learn", "weight *= 1 - rate * self.weight_decay",
      "gradient = gradient + self.weight_decay * weight", "updates"),
-    ("biases decay", Relaxation, "update", "decay=connection.pre is not None", "decay=True", "updates"),
+    ("biases decay", SGD, "apply", "decay=connection.pre is not None", "decay=True", "updates"),
     ("rate schedule ignored", SGD, "rate", "self.lr * self.schedule(self.steps)", "self.lr", "updates"),
 )]
 # fmt: on

@@ -9,7 +9,7 @@ The equilibrium is s_l = rho(drive_l) for l = 1..top, where drive_l sums, over t
              gamma^(post-pre) W^T s_post  back into layer l = pre, for post <= top
     lateral  1/2 (W + W^T) s_l            within layer l
     conv     as dense, its W the matrix of `Maps`: one for each sample if a maximum is pooled
-With squared error top = L, the last layer; with cross-entropy layer L is a softmax of its drive, top = L - 1.
+top = L, the last layer; but with cross-entropy layer L is a softmax of its drive, top = L - 1.
 """
 
 from __future__ import annotations
@@ -179,8 +179,10 @@ class Oracle:
         return np.eye(self.size(self.last))[y] if y.ndim == 1 else y.astype(float)
 
     def loss(self, x: ArrayLike, y: ArrayLike, start: list[NDArray] | None = None) -> float:
-        """Mean over the batch of |t - s|^2 / 2, or of -sum t ln p."""
+        """Mean over the batch of |t - s|^2 / 2, of -sum t ln p, or of -sum t ln s + (1 - t) ln(1 - s)."""
         output, target = self.equilibrium(x, start)[-1], self.targets(y)
+        if self.cost == "binary-cross-entropy":
+            return float(-(target * np.log(output) + (1 - target) * np.log(1 - output)).sum() / len(output))
         if self.cost == "cross-entropy":
             return float(-(target * np.log(output)).sum() / len(output))
         return float(((target - output) ** 2).sum() / 2 / len(output))
@@ -194,6 +196,8 @@ class Oracle:
             for c in self.connections:
                 if c.joins and c.post == self.last:
                     source[c.pre] += c.down(error, state[c.pre])
+        elif self.cost == "binary-cross-entropy":
+            source[-1] += error / (state[-1] * (1 - state[-1]))
         else:
             source[-1] += error
         slope = [SLOPE[self.neurons[l]](self.drive(l, state)) for l in range(1, self.top + 1)]

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from scipy.special import expit
 
-from eqkernel import reference
-from eqkernel.costs import COSTS, CrossEntropy, SquaredError, find_cost
+from eqkernel import Network, reference
+from eqkernel.costs import COSTS, BinaryCrossEntropy, CrossEntropy, SquaredError, find_cost
 from eqkernel.errors import EqkernelError
 
 RNG = np.random.default_rng(0)
@@ -18,7 +19,10 @@ def softmax(drive):
     return out
 
 
-@pytest.mark.parametrize(("cost", "rate"), [(SquaredError(), lambda drive: drive), (CrossEntropy(), softmax)], ids=repr)
+RATES = {SquaredError(): lambda drive: drive, CrossEntropy(): softmax, BinaryCrossEntropy(): expit}
+
+
+@pytest.mark.parametrize(("cost", "rate"), RATES.items(), ids=repr)
 def test_error_is_minus_the_slope_of_the_loss_in_the_drive_of_the_output(cost, rate):
     step = 1e-5
     for k in range(3):
@@ -32,6 +36,23 @@ def test_losses_as_written():
     s, t = np.array([[0.5, 0.25], [0.1, 0.9]]), np.array([[1.0, 0.0], [0.0, 1.0]])
     np.testing.assert_allclose(SquaredError().loss(s, t), [(0.25 + 0.0625) / 2, 0.01])
     np.testing.assert_allclose(CrossEntropy().loss(s, t), [-np.log(0.5), -np.log(0.9)])
+    binary = [-np.log(0.5) - np.log(0.75), -2 * np.log(0.9)]
+    np.testing.assert_allclose(BinaryCrossEntropy().loss(s, t), binary)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_binary_cross_entropy_of_a_certain_mistake_is_finite(dtype):
+    loss = BinaryCrossEntropy().loss(np.array([[1, 0]], dtype), np.array([[0, 1]], dtype))
+    assert loss.dtype == dtype
+    assert 30 < loss[0] < 80
+
+
+def test_binary_cross_entropy_wants_probabilities_and_an_output_of_sigmoids():
+    with pytest.raises(EqkernelError, match=r"numbers in \[0, 1\]"):
+        BinaryCrossEntropy().targets([[0.0, 1.5]], 2)
+    with pytest.raises(EqkernelError, match="needs 'sigmoid' there"):
+        Network.dense(3, 4, 2, output="tanh", cost="binary-cross-entropy")
+    assert Network.dense(3, 4, 2, cost="binary-cross-entropy").layers[-1].neuron == "sigmoid"
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

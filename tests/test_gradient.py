@@ -13,6 +13,7 @@ import eqkernel as eq
 
 SIZES = {"1 hidden": (5, 8, 3), "3 hidden": (5, 6, 6, 6, 6), "recurrent": (5, 8, 7, 3)}
 MAPS = (7, 6, 1), (4, 3, 3), (2, 1, 4), 3
+OUTPUT = {"squared-error": "linear", "cross-entropy": "softmax", "binary-cross-entropy": "sigmoid"}
 CONVS = {
     "conv": [eq.Conv(0, 1, kernel=3, stride=2, padding=1), eq.Conv(1, 2, kernel=2, stride=2, padding=0)],
     "conv, average": [
@@ -21,7 +22,7 @@ CONVS = {
     ],
     "conv, max": [eq.Conv(0, 1, kernel=5, stride=2, padding=2), eq.Conv(1, 2, kernel=3, padding=1, pool="max")],
 }
-COSTS = ("squared-error", "cross-entropy")
+COSTS = ("squared-error", "cross-entropy", "binary-cross-entropy")
 FORMS = [("difference", "frozen"), ("mean-difference", "frozen"), ("plus-minus", "frozen"), ("plus-minus", "live")]
 SETTLED = eq.SCHEDULES["converged"].but(free_steps=5000, nudged_steps=5000, tolerance=1e-12, early_stop=True)
 
@@ -35,7 +36,7 @@ def problem(kind, cost="squared-error", gamma=1.0, backend="reference", neuron="
         # A rate below 0 would weaken the very winner that it reads, and winners take turns for ever.
         neuron = "sigmoid" if kind == "conv, max" else neuron
         layers = [eq.Layer(size, neuron) for size in MAPS[:-1]]
-        layers.append(eq.Layer(MAPS[-1], "softmax" if cost == "cross-entropy" else "linear"))
+        layers.append(eq.Layer(MAPS[-1], OUTPUT[cost]))
         net = eq.Network(layers, [*CONVS[kind], eq.Dense(2, 3), *map(eq.Bias, (1, 2, 3))], seed=1, **options)
     else:
         build = eq.Network.recurrent if kind == "recurrent" else eq.Network.dense
@@ -131,7 +132,7 @@ def test_skip_connections(skip, cost, backend):
     """Feedback over k layers has gain gamma^k; a skip may also reach the layer that the cost reads."""
     sizes = (5, 6, 7, 4, 3)
     layers = [eq.Layer(n, "tanh") for n in sizes[:-1]]
-    layers.append(eq.Layer(sizes[-1], "softmax" if cost == "cross-entropy" else "linear"))
+    layers.append(eq.Layer(sizes[-1], OUTPUT[cost]))
     chain = [eq.Dense(l, l + 1) for l in range(4)] + [eq.Bias(l) for l in range(1, 5)]
     net = eq.Network(layers, [*chain, eq.Dense(*skip)], cost, SETTLED.but(gamma=0.5), "float64", backend, seed=3)
     for parameter in net.parameters:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.integrate import solve_ivp
 
-from eqkernel import SGD, Adam, Momentum, Network, Schedule, constant, cosine, hebbian_update, train_step
-from eqkernel.optimisers import OPTIMISERS
+from eqkernel import SGD, AdaGO, Adam, Momentum, Muon, Network, Schedule, constant, cosine, hebbian_update, train_step
+from eqkernel.orthogonal import OPTIMISERS
 from eqkernel.phases import free_phase, nudged_phase
 
 BACKENDS = ["cpu", "reference"]
@@ -137,7 +137,7 @@ def test_the_rate_of_step_t_is_that_of_the_schedule_at_t(backend):
 
 
 def test_optimisers_by_name():
-    assert {"sgd": SGD, "momentum": Momentum, "adam": Adam} == OPTIMISERS
+    assert {"sgd": SGD, "momentum": Momentum, "adam": Adam, "muon": Muon, "adago": AdaGO} == OPTIMISERS
 
 
 # -- projection ------------------------------------------------------------------------------------------------------

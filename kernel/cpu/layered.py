@@ -37,6 +37,8 @@ class Constants(NamedTuple):
 
 def plan_of(network: Network) -> NDArray | None:
     """The table that tells the kernels of a layered network what is where (`tiles`); None for another topology."""
+    if network.cost.on_rate:
+        return None
     plan = np.full((len(network.layers), 6), -1, np.int64)
     plan[:, tiles.SIZE] = network.sizes
     plan[:, tiles.NEURON] = [find_neuron(layer.neuron).code for layer in network.layers]
@@ -176,6 +178,8 @@ class Layered:
 
     def update(self, mean: list[NDArray], difference: list[NDArray], optimiser: Optimiser, schedule: Schedule) -> None:
         """One optimiser step on every connection."""
+        if optimiser.rule is None:
+            return optimiser.apply(self.network, self.gradient(mean, difference, schedule))
         first, second = optimiser.moments_for(self.network.buffer)
         rates = optimiser.rate(), optimiser.weight_decay
         self._update(
