@@ -8,6 +8,7 @@ labels = predict(net, x_test)
 """
 
 from .connections import Bias, Conv, Dense, Lateral
+from .cortex import REWARDS, Adjustment, Reward
 from .costs import BinaryCrossEntropy, CrossEntropy, SquaredError
 from .cpu.compile import get_threads, set_threads
 from .errors import BackendError, DivergenceError, EqkernelError
@@ -22,10 +23,12 @@ from .schedules import SCHEDULES, Schedule
 __version__ = "0.1.0"
 
 __all__ = [
+    "REWARDS",
     "SCHEDULES",
     "SGD",
     "AdaGO",
     "Adam",
+    "Adjustment",
     "BackendError",
     "Bias",
     "BinaryCrossEntropy",
@@ -42,6 +45,7 @@ __all__ = [
     "Network",
     "Nudged",
     "Outcome",
+    "Reward",
     "Schedule",
     "SquaredError",
     "Step",

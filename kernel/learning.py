@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .cortex import Adjustment, Reward, adjusted, rewarded
 from .errors import DivergenceError, EqkernelError, is_whole
 from .network import Network
 from .optimisers import SGD, Optimiser
@@ -48,10 +49,13 @@ def train_step(
     optimiser: Optimiser | None = None,
     variant: str = "centered",
     schedule: str | Schedule | None = None,
+    reward: str | Reward | None = None,
+    adjustment: Adjustment | None = None,
 ) -> Step:
     """One step of equilibrium propagation on a batch; the parameters change in place.
 
-    x (B, n_0), y labels (B,) or targets (B, n_L). Give an optimiser, or lr for plain gradient descent. Raises
+    x (B, n_0), y labels (B,) or targets (B, n_L). Give an optimiser, or lr for plain gradient descent. `reward` and
+    `adjustment` change the nudged states before the update (`eqkernel.cortex`). Raises
     EqkernelError for bad input, before anything is changed, and DivergenceError if a phase or the loss diverges.
     """
     if (lr is None) == (optimiser is None):
@@ -63,7 +67,7 @@ def train_step(
         )
 
     free = free_phase(network, x, schedule, reuse=True)
-    nudged = nudged_phase(network, free, y, beta, variant, reuse=True)
+    nudged = _learnable(network, free, y, beta, variant, reward, adjustment)
     loss, accuracy = measure(network, free, y)
     hebbian_update(network, nudged, optimiser)
 
@@ -86,11 +90,32 @@ def ep_gradient(
     beta: float = 0.02,
     variant: str = "centered",
     schedule: str | Schedule | None = None,
+    reward: str | Reward | None = None,
+    adjustment: Adjustment | None = None,
 ) -> list[NDArray]:
-    """The gradient of the mean loss as equilibrium propagation estimates it, one array a connection; pure."""
+    """The gradient of the mean loss as equilibrium propagation estimates it, one array a connection; pure.
+
+    With a reward it is that of the mean of R(C) (see `eqkernel.cortex.Reward`).
+    """
     free = free_phase(network, x, schedule)
-    nudged = nudged_phase(network, free, y, beta, variant, reuse=True)
+    nudged = _learnable(network, free, y, beta, variant, reward, adjustment)
     return network.engine.gradient(nudged.mean, nudged.difference, nudged.schedule)
+
+
+def _learnable(
+    network: Network,
+    free: Equilibrium,
+    y: ArrayLike,
+    beta: float,
+    variant: str,
+    reward: str | Reward | None,
+    adjustment: Adjustment | None,
+) -> Nudged:
+    """What the synapses learn from: the nudged phase, and what is asked for besides."""
+    nudged = nudged_phase(network, free, y, beta, variant, reuse=True)
+    if adjustment is not None:
+        nudged = adjusted(network, free, nudged, adjustment)
+    return nudged if reward is None else rewarded(network, free, y, nudged, reward)
 
 
 def predict(network: Network, x: ArrayLike, *, output: bool = False, size: int = 512) -> NDArray:

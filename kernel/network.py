@@ -16,7 +16,7 @@ from . import weightfile
 from .backends import choose, load_backend
 from .connections import Bias, Connection, Dense, Lateral
 from .costs import Cost, CrossEntropy, find_cost
-from .errors import EqkernelError, is_whole
+from .errors import EqkernelError, is_finite, is_whole
 from .neurons import find_neuron
 from .relaxation import Relaxation
 from .schedules import Schedule, find_schedule
@@ -29,10 +29,15 @@ class Layer:
     """Neurons of one model: `size` of them, or a map of (height, width, channels); the input's model is not used.
 
     The states of a map are rows (B, height * width * channels) like any other, its channels last.
+    adaptation   strength g of a current that tires a neuron as it fires: ds/dt = rho(drive - g a) - s,
+                 tau da/dt = s - a; at rest it adds g s^2 / 2 to the energy (docs/cortex.md)
+    tau          its time constant, at least 1, in units of the neuron's own
     """
 
     size: int | tuple[int, int, int]
     neuron: str = "hard-sigmoid"
+    adaptation: float = 0.0
+    tau: float = 2.0
 
     def __post_init__(self) -> None:
         if isinstance(self.size, tuple | list):
@@ -43,6 +48,12 @@ class Layer:
             object.__setattr__(self, "size", tuple(int(n) for n in self.size))
         elif not is_whole(self.size, 1):
             raise EqkernelError(f"a layer needs a whole number of neurons, at least 1, not {self.size!r}")
+        if not (is_finite(self.adaptation) and self.adaptation >= 0):
+            raise EqkernelError(f"adaptation must be a number of at least 0, not {self.adaptation!r}")
+        if not (is_finite(self.tau) and self.tau >= 1):
+            raise EqkernelError(f"tau must be a number of at least 1, not {self.tau!r}")
+        if self.adaptation and self.neuron == "softmax":
+            raise EqkernelError("a softmax readout takes no part in the dynamics: it has no adaptation")
         find_neuron(self.neuron)
 
     @property

@@ -1,8 +1,7 @@
 """The phases spelled out with the verbs, for any network and any backend: the specification of every fused settle.
 
-A channel is something that settles: the free state, a nudged state, or the difference of two nudged states. Each of its
-layers has a state and a drive in two parts, from below (`up`) and, times gamma, from above (`down`). One step in the
-chosen order refreshes these parts and relaxes the layers. What a connection chooses (max-pooling: which places win) it
+One step in the chosen order refreshes the drives of every channel that settles (see `eqkernel.channel`), from below and
+from above, and relaxes the layers. What a connection chooses (max-pooling: which places win) it
 chooses with each refresh of `up`, for the channel's own state; a difference has the choices of its mean.
 """
 
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .backends import verbs
+from .channel import Channel
 from .optimisers import Optimiser
 from .schedules import Schedule
 
@@ -23,33 +23,6 @@ if TYPE_CHECKING:
     from .network import Network
 
 Settled = tuple[int, float, float]  # steps taken, last residual, largest residual in the first half of the steps
-
-
-class Channel:
-    """State, up and down of every layer, (B, n_l) each, and what the verbs of every connection take besides (`extra`).
-
-    A channel made with its `mean` is a difference: no bias drives it, and its choices are those of the mean.
-    """
-
-    def __init__(self, network: Network, batch: int, mean: Channel | None = None) -> None:
-        self.is_difference = mean is not None
-        self.state, self.up, self.down = (
-            [np.zeros((batch, size), network.dtype) for size in network.sizes] for _ in range(3)
-        )
-        own = [] if mean else [c.extra(network.shapes, batch) for c in network.connections]
-        self.extra: list[tuple[Any, ...]] = mean.extra if mean else own
-
-    def copy(self, network: Network) -> Channel:
-        """A second channel with the same contents."""
-        other = Channel(network, len(self.state[0]))
-        for mine, theirs in zip(other.parts(), self.parts(), strict=True):
-            mine[...] = theirs
-        return other
-
-    def parts(self) -> Iterator[NDArray]:
-        """All its arrays."""
-        yield from (*self.state, *self.up, *self.down)
-        yield from (item for extra in self.extra for item in extra if isinstance(item, np.ndarray))
 
 
 class Relaxation:
@@ -90,8 +63,10 @@ class Relaxation:
                 down += down.dtype.type(gamma ** (connection.post - layer)) * part
 
     def drive(self, channel: Channel, layer: int, nudge: NDArray | None = None) -> NDArray:
-        """up + down + lateral, and on the top layer the nudge, if it is one of drives."""
+        """up + down + lateral - adaptation, and on the top layer the nudge, if it is one of drives."""
         total = channel.up[layer] + channel.down[layer]
+        if (current := channel.current[layer]) is not None:
+            total -= total.dtype.type(self.network.layers[layer].adaptation) * current
         for (connection, synapse, weight), extra in zip(self.synapses, channel.extra, strict=True):
             if connection.pre == connection.post == layer:
                 synapse.drive_post(total, channel.state[layer], weight, *extra)
@@ -138,12 +113,13 @@ class Relaxation:
                     yield [layer], True, True
         else:
             # Half-sweeps: forward over layers 2..top, backward over top-1..1. The first takes every layer, and so does
-            # each for a layer with lateral connections, whose own state drives it.
+            # each for a layer whose own state drives it, by lateral connections or adaptation.
             forward = (number % 2 == 0) != nudged
-            lateral = {c.post for c in self.network.connections if c.pre == c.post}
+            restless = {c.post for c in self.network.connections if c.pre == c.post}
+            restless |= {i for i, layer in enumerate(self.network.layers) if layer.adaptation}
             for layer in range(1, top + 1) if forward else range(top, 0, -1):
                 still = layer == (1 if forward else top)
-                if number == 0 or not still or layer in lateral:
+                if number == 0 or not still or layer in restless:
                     yield [layer], forward, not forward
 
     def settle(self, channels: list[Channel], relax: list, schedule: Schedule, nudged: bool, unit: float) -> Settled:
@@ -250,7 +226,8 @@ class Relaxation:
         before = channel.state[layer].copy()
         self.neurons.relax(channel.state[layer], drive, schedule.step, self.network.layers[layer].neuron)
         channel.state[layer] += schedule.step * push
-        return float(np.max(np.abs(channel.state[layer] - before)))
+        change = float(np.max(np.abs(channel.state[layer] - before)))
+        return float(np.maximum(change, self.adapt(channel, layer, schedule.step)))
 
     def _relax_mean(self, channel: Channel, layer: int, mean: NDArray, drive: NDArray, schedule: Schedule) -> float:
         """The mean of rho(m + c/2) and rho(m - c/2) is what the mean state moves towards."""
@@ -258,9 +235,7 @@ class Relaxation:
         high, low = np.empty_like(mean), np.empty_like(mean)
         self.neurons.rate(high, mean + half, neuron)
         self.neurons.rate(low, mean - half, neuron)
-        move = (high + low) / 2 - channel.state[layer]
-        channel.state[layer] += mean.dtype.type(schedule.step) * move
-        return float(np.max(np.abs(schedule.step * move)))
+        return self._move(channel, layer, (high + low) / 2, schedule.step)
 
     def _relax_difference(
         self, channel: Channel, layer: int, mean: NDArray, drive: NDArray, schedule: Schedule, push: NDArray | float
@@ -268,9 +243,22 @@ class Relaxation:
         """rho(m + c/2) - rho(m - c/2) + push, without cancellation, is what the difference moves towards."""
         target = np.empty_like(drive)
         self.neurons.difference(target, mean, drive, self.network.layers[layer].neuron)
-        move = target + push - channel.state[layer]
-        channel.state[layer] += mean.dtype.type(schedule.step) * move
-        return float(np.max(np.abs(schedule.step * move)))
+        return self._move(channel, layer, target + push, schedule.step)
+
+    def _move(self, channel: Channel, layer: int, target: NDArray, step: float) -> float:
+        """The state, then its adaptation current, move towards `target` and the state; returns the largest change."""
+        move = target.dtype.type(step) * (target - channel.state[layer])
+        channel.state[layer] += move
+        return float(np.maximum(np.max(np.abs(move)), self.adapt(channel, layer, step)))
+
+    def adapt(self, channel: Channel, layer: int, step: float) -> float:
+        """tau da/dt = s - a, of a layer that adapts; returns the largest change that this makes to a drive."""
+        current, neurons = channel.current[layer], self.network.layers[layer]
+        if current is None:
+            return 0.0
+        move = current.dtype.type(step / neurons.tau) * (channel.state[layer] - current)
+        current += move
+        return neurons.adaptation * float(np.max(np.abs(move)))
 
     # -- learning ----------------------------------------------------------------------------------------------------
 

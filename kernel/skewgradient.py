@@ -19,10 +19,11 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from .channel import Channel
 from .errors import EqkernelError, lookup
 from .models import check_coupling
 from .network import Network
-from .relaxation import Channel, Relaxation, Settled
+from .relaxation import Relaxation, Settled
 from .schedules import Schedule
 
 OUTPUTS = {"u": 0, "v": 1}
@@ -70,6 +71,8 @@ class SkewGradient(Relaxation):
         others = {layer.neuron for layer in network.layers[1 : network.top + 1]} - {"fhn"}
         if others:
             raise EqkernelError(f"only 'fhn' neurons have an inhibitor, not {', '.join(sorted(others))}")
+        if any(layer.adaptation for layer in network.layers):
+            raise EqkernelError("a pair (u, v) takes no adaptation current: v is one already")
         if self.reads_inhibitor and network.has_readout:
             raise EqkernelError("output 'v' needs cost 'squared-error': a softmax readout reads u")
         if not (0 < alpha < 1 and 0 < eps < np.inf):

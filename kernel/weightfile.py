@@ -10,7 +10,7 @@ from dataclasses import asdict
 from os import PathLike
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -21,7 +21,7 @@ from .errors import EqkernelError
 from .schedules import Schedule
 
 if TYPE_CHECKING:
-    from .network import Network
+    from .network import Layer, Network
 
 FORMAT, VERSION = "eqkernel", 1
 
@@ -55,7 +55,7 @@ def replacing(path: str | PathLike[str]) -> Iterator[Path]:
 def save_network(network: Network, path: str | PathLike[str]) -> None:
     """Write the network's topology, schedule and parameters."""
     description = {
-        "layers": [[layer.size, layer.neuron] for layer in network.layers],
+        "layers": [_fields(layer) for layer in network.layers],
         "connections": [[c.stem, vars(c)] for c in network.connections],
         "cost": network.cost.name,
         "schedule": asdict(network.schedule),
@@ -66,6 +66,11 @@ def save_network(network: Network, path: str | PathLike[str]) -> None:
     tensors = {c.name: p for c, p in zip(network.connections, network.parameters, strict=True)}
     with replacing(path) as temporary:
         temporary.write_bytes(save(tensors, metadata))
+
+
+def _fields(layer: Layer) -> list[Any]:
+    """The arguments of a Layer, those of its adaptation only if it has one."""
+    return [layer.size, layer.neuron, *((layer.adaptation, layer.tau) if layer.adaptation else ())]
 
 
 def load_network(kind: type[Network], path: str | PathLike[str], backend: str) -> Network:
@@ -88,7 +93,7 @@ def load_network(kind: type[Network], path: str | PathLike[str], backend: str) -
     try:
         description = json.loads(metadata["network"])
         network = kind(
-            [Layer(size, neuron) for size, neuron in description["layers"]],
+            [Layer(*fields) for fields in description["layers"]],
             [find_connection(stem)(**fields) for stem, fields in description["connections"]],
             description["cost"],
             Schedule(**description["schedule"]),

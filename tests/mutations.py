@@ -15,6 +15,7 @@ import numpy as np
 import test_backends
 import test_bptt
 import test_conv
+import test_cortex
 import test_gradient
 
 import eqkernel as eq
@@ -104,7 +105,15 @@ def updates(backend="reference"):
 
 # A check fails by an assertion, or by a warning or refusal on its way there.
 CAUGHT = (AssertionError, eq.EqkernelError, eq.UnsettledWarning, RuntimeWarning)
-ALL = gradient, convolution, adjoint, taps, pooled_gradient, settled, bptt, neurons, phases, updates
+def cortex(backend="reference"):
+    """test_cortex: adaptation, adjustment and reward."""
+    test_cortex.test_the_gradient_stays_exact("3 hidden", 0.4, 0.4, "error")
+    test_cortex.test_a_linear_neuron_tires_as_the_matrix_power_says(0.5, 2.0, 1.0)
+    test_cortex.test_an_adjustment_is_what_its_steps_do_one_by_one("positive")
+    test_cortex.test_a_network_that_adapts_settles_to_the_same_equilibrium_in_every_order("sweep")
+
+
+ALL = cortex, gradient, convolution, adjoint, taps, pooled_gradient, settled, bptt, neurons, phases, updates
 CHECKS = {check.__name__: check for check in ALL}
 
 
@@ -168,6 +177,13 @@ MUTATIONS = [Mutation(*row) for row in (
     ("rate nudged through the drive", Relaxation, "drive", "not self.network.cost.on_rate", "True"),
     ("rate not nudged", Relaxation, "push", "self.network.cost.on_rate", "False"),
     ("push of the states lost", Relaxation, "_relax", "schedule.step * push", "0 * push"),
+    # cortical parts
+    ("adaptation of the wrong sign", Relaxation, "drive", "total -= total", "total += total", "cortex"),
+    ("adaptation of the mean alone", Relaxation, "_move", "self.adapt(channel, layer, step)",
+     "(0.0 if channel.is_difference else self.adapt(channel, layer, step))", "cortex"),
+    ("tau ignored", Relaxation, "adapt", "step / neurons.tau", "step", "cortex"),
+    ("reward of the batch, not of the sample", eq.learning, "rewarded", "factor[:, None]", "factor.mean()", "cortex"),
+    ("adjusted towards rest", test_cortex, "adjusted", "s + kept * (m - s)", "kept * m", "cortex"),
     # phases
     ("phases swapped", Relaxation, "nudged", "(p - m) / span", "(m - p) / span"),
     ("one side divided by 2 beta", Relaxation, "nudged", 'if variant == "centered" else beta', "if variant else beta"),

@@ -8,6 +8,7 @@ The equilibrium is s_l = rho(drive_l) for l = 1..top, where drive_l sums, over t
     dense    W s_pre                      into layer l = post
              gamma^(post-pre) W^T s_post  back into layer l = pre, for post <= top
     lateral  1/2 (W + W^T) s_l            within layer l
+    adaptation  -g s_l                    within layer l
     conv     as dense, its W the matrix of `Maps`: one for each sample if a maximum is pooled
 top = L, the last layer; but with cross-entropy layer L is a softmax of its drive, top = L - 1.
 """
@@ -89,6 +90,8 @@ class Oracle:
     neurons: list[str]
     cost: str = "squared-error"
     gamma: float = 1.0
+    adaptation: Sequence[float] = ()
+    reward: Any = None  # its `factor` r and `loss` R are functions of a sample's cost C, R' = r
 
     @classmethod
     def layered(
@@ -116,7 +119,8 @@ class Oracle:
             for c, w, m in zip(net.connections, net.parameters, maps, strict=True)
         ]
         neurons = [layer.neuron for layer in net.layers]
-        return cls(connections, neurons, net.cost.name, net.gamma if gamma is None else gamma)
+        adaptation = [layer.adaptation for layer in net.layers]
+        return cls(connections, neurons, net.cost.name, net.gamma if gamma is None else gamma, adaptation)
 
     @property
     def last(self) -> int:
@@ -136,6 +140,8 @@ class Oracle:
 
     def drive(self, layer: int, state: list[NDArray]) -> NDArray:
         total = np.zeros((len(state[0]), self.size(layer)))
+        if any(self.adaptation):
+            total -= self.adaptation[layer] * state[layer]
         for c in self.connections:
             if c.stem == "bias" and c.post == layer:
                 total += np.tile(c.weight, total.shape[1] // c.weight.size)
@@ -179,18 +185,24 @@ class Oracle:
         return np.eye(self.size(self.last))[y] if y.ndim == 1 else y.astype(float)
 
     def loss(self, x: ArrayLike, y: ArrayLike, start: list[NDArray] | None = None) -> float:
-        """Mean over the batch of |t - s|^2 / 2, of -sum t ln p, or of -sum t ln s + (1 - t) ln(1 - s)."""
-        output, target = self.equilibrium(x, start)[-1], self.targets(y)
+        """Mean over the batch of C, or with a reward of R(C)."""
+        costs = self.costs(self.equilibrium(x, start)[-1], self.targets(y))
+        return float(np.mean(costs if self.reward is None else self.reward.loss(costs)))
+
+    def costs(self, output: NDArray, target: NDArray) -> NDArray:
+        """C of each sample: |t - s|^2 / 2, -sum t ln p, or -sum t ln s + (1 - t) ln(1 - s)."""
         if self.cost == "binary-cross-entropy":
-            return float(-(target * np.log(output) + (1 - target) * np.log(1 - output)).sum() / len(output))
+            return -(target * np.log(output) + (1 - target) * np.log(1 - output)).sum(axis=1)
         if self.cost == "cross-entropy":
-            return float(-(target * np.log(output)).sum() / len(output))
-        return float(((target - output) ** 2).sum() / 2 / len(output))
+            return -(target * np.log(output)).sum(axis=1)
+        return ((target - output) ** 2).sum(axis=1) / 2
 
     def implicit_gradient(self, x: ArrayLike, y: ArrayLike, tolerance: float = 2e-15) -> list[NDArray]:
         """dL/dweight of every connection: v = dL/d(drive) solves v = rho' (dC/ds + J^T v), J = d drive/ds."""
         state = self.equilibrium(x)
         batch, error = len(state[0]), state[-1] - self.targets(y)  # dC/ds_L; of a softmax, dC/d(drive_L)
+        if self.reward is not None:
+            error = error * self.reward.factor(self.costs(state[-1], self.targets(y)))[:, None]
         source = [np.zeros_like(s) for s in state]
         if self.cost == "cross-entropy":
             for c in self.connections:
@@ -218,7 +230,7 @@ class Oracle:
 
     def _transposed(self, layer: int, v: list[NDArray], state: list[NDArray]) -> NDArray:
         """J^T v in `layer`: what its state does to every drive of the dynamics."""
-        total = np.zeros_like(v[layer])
+        total = -self.adaptation[layer] * v[layer] if any(self.adaptation) else np.zeros_like(v[layer])
         for c in self.connections:
             if c.stem == "lateral" and c.post == layer:
                 total += v[layer] @ (c.weight + c.weight.T) / 2

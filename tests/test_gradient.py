@@ -5,6 +5,8 @@ divides the error by 100 or by 10. A wrong constant on any layer, however small,
 check more than a cosine can.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from oracle import Oracle, cosine, relative_error
@@ -29,7 +31,9 @@ SETTLED = eq.SCHEDULES["converged"].but(free_steps=5000, nudged_steps=5000, tole
 WEAKER = dict.fromkeys(SIZES, 0.35) | {"conv": 0.2, "conv, average": 0.2, "conv, max": 1.0}
 
 
-def problem(kind, cost="squared-error", gamma=1.0, backend="reference", neuron="tanh", order="even-odd"):
+def problem(
+    kind, cost="squared-error", gamma=1.0, backend="reference", neuron="tanh", order="even-odd", adaptation=0.0
+):
     """A float64 network with biases, whose couplings contract, and a batch (x, y) of 4."""
     options = {"cost": cost, "schedule": SETTLED.but(gamma=gamma, order=order), "dtype": "float64", "backend": backend}
     if kind in CONVS:
@@ -41,6 +45,10 @@ def problem(kind, cost="squared-error", gamma=1.0, backend="reference", neuron="
     else:
         build = eq.Network.recurrent if kind == "recurrent" else eq.Network.dense
         net = build(*SIZES[kind], neuron=neuron, seed=1, **options)
+    if adaptation:
+        layers = [replace(layer, adaptation=adaptation) for layer in net.layers[1 : net.top + 1]]
+        layers = [net.layers[0], *layers, *net.layers[net.top + 1 :]]
+        net = eq.Network(layers, net.connections, seed=1, **options)
     rng = np.random.default_rng(1)
     for parameter, connection in zip(net.parameters, net.connections, strict=True):
         if connection.stem == "bias":
@@ -61,24 +69,32 @@ def check_settled(net, x, y):
         np.testing.assert_allclose(state, exact, rtol=0, atol=1e-11)
 
 
-def check_cosines(net, x, y):
+def exact_gradient(net, x, y, reward=None):
+    oracle = Oracle.of(net)
+    oracle.reward = reward
+    return oracle.implicit_gradient(x, y)
+
+
+def check_cosines(net, x, y, reward=None):
     """Every parameter block points along the gradient at beta = 1e-2, in every form."""
-    exact = Oracle.of(net).implicit_gradient(x, y)
+    exact = exact_gradient(net, x, y, reward)
     for form, nudge in FORMS:
-        estimate = eq.ep_gradient(net, x, y, 1e-2, schedule=net.schedule.but(form=form, nudge=nudge))
+        schedule = net.schedule.but(form=form, nudge=nudge)
+        estimate = eq.ep_gradient(net, x, y, 1e-2, schedule=schedule, reward=reward)
         for connection, g, block in zip(net.connections, estimate, exact, strict=True):
             assert cosine(g, block) > 0.999, f"{connection.name}, {form}, {nudge} nudge"
         assert relative_error(estimate, exact) < 1e-2, f"{form}, {nudge} nudge"
 
 
-def check_order_of_error(net, x, y, variants=("centered", "positive", "negative")):
+def check_order_of_error(net, x, y, variants=("centered", "positive", "negative"), reward=None):
     """The error falls by 100 per decade of beta for the centred estimate, by 10 for the one-sided ones."""
-    exact = Oracle.of(net).implicit_gradient(x, y)
+    exact = exact_gradient(net, x, y, reward)
     for form, nudge in FORMS:
         schedule = net.schedule.but(form=form, nudge=nudge)
         for variant in variants:
             errors = [
-                relative_error(eq.ep_gradient(net, x, y, beta, variant, schedule), exact) for beta in (1e-1, 1e-2, 1e-3)
+                relative_error(eq.ep_gradient(net, x, y, beta, variant, schedule, reward), exact)
+                for beta in (1e-1, 1e-2, 1e-3)
             ]
             low, high = (50, 200) if variant == "centered" else (5, 20)
             for ratio in (errors[0] / errors[1], errors[1] / errors[2]):

@@ -37,7 +37,7 @@ class Constants(NamedTuple):
 
 def plan_of(network: Network) -> NDArray | None:
     """The table that tells the kernels of a layered network what is where (`tiles`); None for another topology."""
-    if network.cost.on_rate:
+    if network.cost.on_rate or any(layer.adaptation for layer in network.layers):
         return None
     plan = np.full((len(network.layers), 6), -1, np.int64)
     plan[:, tiles.SIZE] = network.sizes
