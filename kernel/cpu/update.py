@@ -16,8 +16,7 @@ from .gemm import multiply_add
 from .tiles import BIAS, LATERAL, ONE, ROW, SIZE, WEIGHT, ZERO
 
 GRADIENT, SGD, MOMENTUM, ADAM = range(4)
-_ROWS = 14
-_CHUNK = 2048  # elements whose gradient, weights and moments stay in the first-level cache from loop to loop
+_ROWS = 56  # what is read of the presynaptic states serves four blocks of the product in turn
 
 
 @kernel
@@ -37,13 +36,6 @@ def learn(theta, first, second, at, gradient, rate, decay, rule, hyper):
 
     hyper is what the rule's Optimiser.hyper() gives; decay is decoupled.
     """
-    for begin in range(0, gradient.size, _CHUNK):
-        end = min(begin + _CHUNK, gradient.size)
-        _learn(theta, first, second, at + begin, gradient[begin:end], rate, decay, rule, hyper)
-
-
-@kernel
-def _learn(theta, first, second, at, gradient, rate, decay, rule, hyper):
     never_inline()
     n = gradient.size
     weight = theta[at : at + n]
@@ -55,20 +47,18 @@ def _learn(theta, first, second, at, gradient, rate, decay, rule, hyper):
     elif rule == MOMENTUM:
         velocity = first[at : at + n]
         for i in range(n):
-            velocity[i] = hyper[0] * velocity[i] + gradient[i]
-        for i in range(n):
-            weight[i] = keep * weight[i] - rate * velocity[i]
+            moved = hyper[0] * velocity[i] + gradient[i]
+            velocity[i] = moved
+            weight[i] = keep * weight[i] - rate * moved
     elif rule == ADAM:
         mean, square = first[at : at + n], second[at : at + n]
         a, fresh_a, b, fresh_b = hyper[0], hyper[1], hyper[2], hyper[3]
         eps, unbias_mean, unbias_square = hyper[4], hyper[5], hyper[6]
         for i in range(n):
-            mean[i] = a * mean[i] + fresh_a * gradient[i]
-        for i in range(n):
-            square[i] = b * square[i] + fresh_b * gradient[i] * gradient[i]
-        for i in range(n):
-            move = unbias_mean * mean[i] / (np.sqrt(unbias_square * square[i]) + eps)
-            weight[i] = keep * weight[i] - rate * move
+            m = a * mean[i] + fresh_a * gradient[i]
+            v = b * square[i] + fresh_b * gradient[i] * gradient[i]
+            mean[i], square[i] = m, v
+            weight[i] = keep * weight[i] - rate * (unbias_mean * m / (np.sqrt(unbias_square * v) + eps))
     else:
         for i in range(n):
             weight[i] = gradient[i]
@@ -128,8 +118,9 @@ def update_part(
         column = trace[: end - begin]
         column[:] = none
         for b in range(batch):
-            for i in range(begin, end):
-                column[i - begin] += differences[post_at + b * n + i]
+            row = differences[post_at + b * n + begin : post_at + b * n + end]
+            for i in range(column.size):
+                column[i] += row[i]
         for i in range(column.size):
             column[i] *= scales[layer]
         learn(theta, first, second, plan[layer, BIAS] + begin, column, rate, none, rule, hyper)
