@@ -1,7 +1,8 @@
 """Backends by name: who computes the verbs, and what to do when one is missing.
 
 A backend is a package with one module per connection stem, holding the verbs of `eqkernel.reference`, and a module
-`neurons`. It may offer `fused(network)`: the phases of the networks it covers, in its own kernels.
+`neurons`. It may offer `fused(network)`: the phases of the networks it covers, in its own kernels; `missing()`: why it
+cannot run here, or None; and `namespace()`: the array namespace of its memory, if that is not the host's.
 """
 
 from __future__ import annotations
@@ -21,6 +22,12 @@ if TYPE_CHECKING:
 BACKENDS = {
     "cpu": ("Numba kernels, float32 and float64", "reinstall eqkernel: numba is one of its dependencies"),
     "reference": ("NumPy, float64: the specification", "reinstall eqkernel"),
+    # Last, so that "auto" does not choose it: it has not been measured on a GPU.
+    "cuda": (
+        "CUDA kernels through CuPy, float32 and float64",
+        "for CUDA 12 pip install 'eqkernel[cuda12]', for CUDA 13 pip install 'eqkernel[cuda13]' (nvidia-smi shows "
+        "which the driver supports)",
+    ),
 }
 
 
@@ -36,7 +43,8 @@ def unavailable(name: str) -> str | None:
     """Why backend `name` cannot be used here and the fix; None if it can."""
     _, fix = lookup("backend", name, BACKENDS)
     found = _import(name)
-    return f"{found}; {fix}" if isinstance(found, ImportError) else None
+    lack = found if isinstance(found, ImportError) else found.missing() if hasattr(found, "missing") else None
+    return None if lack is None else f"{lack}; {fix}"
 
 
 def load_backend(name: str) -> ModuleType:
@@ -64,13 +72,14 @@ def choose(name: str, network: Network) -> str:
     An explicit choice never falls back: it raises BackendError instead.
     """
     if name == "auto":
-        usable = [other for other in BACKENDS if not unavailable(other)]
-        lacks = {other: _lacks(other, network) for other in usable}
-        for other in usable:
-            if not lacks[other]:
+        reasons = []
+        for other in BACKENDS:
+            if unavailable(other):
+                continue
+            if not (lack := _lacks(other, network)):
                 return other
-        reasons = "; ".join(f"{other!r} has no {lack}" for other, lack in lacks.items())
-        raise BackendError(f"no backend covers this network: {reasons}")
+            reasons.append(f"{other!r} has no {lack}")
+        raise BackendError(f"no backend covers this network: {'; '.join(reasons)}")
     load_backend(name)
     lacking = _lacks(name, network)
     if lacking:

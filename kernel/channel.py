@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
+    from .connections import Connection
     from .network import Network
 
 
@@ -23,12 +24,12 @@ class Channel:
     def __init__(self, network: Network, batch: int, mean: Channel | None = None) -> None:
         self.is_difference = mean is not None
         self.state, self.up, self.down = (
-            [np.zeros((batch, size), network.dtype) for size in network.sizes] for _ in range(3)
+            [network.arrays.zeros((batch, size), network.dtype) for size in network.sizes] for _ in range(3)
         )
         self.current = [
             np.zeros_like(s) if l.adaptation else None for l, s in zip(network.layers, self.state, strict=True)
         ]
-        own = [] if mean else [c.extra(network.shapes, batch) for c in network.connections]
+        own = [] if mean else [extra_of(network, c, batch) for c in network.connections]
         self.extra: list[tuple[Any, ...]] = mean.extra if mean else own
 
     def copy(self, network: Network) -> Channel:
@@ -41,4 +42,10 @@ class Channel:
     def parts(self) -> Iterator[NDArray]:
         """All its arrays."""
         yield from (*self.state, *self.up, *self.down, *(a for a in self.current if a is not None))
-        yield from (item for extra in self.extra for item in extra if isinstance(item, np.ndarray))
+        yield from (item for extra in self.extra for item in extra if hasattr(item, "dtype"))
+
+
+def extra_of(network: Network, connection: Connection, batch: int) -> tuple[Any, ...]:
+    """What the verbs of a connection take besides, its arrays where the network computes."""
+    extra = connection.extra(network.shapes, batch)
+    return tuple(network.arrays.asarray(item) if isinstance(item, np.ndarray) else item for item in extra)

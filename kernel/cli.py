@@ -22,6 +22,7 @@ from .datafiles import read_image
 from .doctor import examine
 from .errors import EqkernelError
 from .figures import draw
+from .interop import to_host
 from .learning import predict as predicted
 from .network import Network
 from .neurons import NEURONS
@@ -153,7 +154,7 @@ def train(dataset: str, place: Path | None, out: Path | None, **options: Any) ->
     seeds = range(options["seed"], options["seed"] + options["seeds"])
     nets = [_network(task, x.shape[1], seed, options) for seed in seeds]
     beta, batches = options["beta"], -(-len(x) // options["batch"])
-    start = nets[0].parameters[0].copy()
+    start = to_host(nets[0].parameters[0]).copy()
     residuals = {"before": residual_curves(nets[0], x[:64], y[:64], beta)}
     with report.progress_of(len(nets), options["epochs"], batches) as callback:
         histories = [
@@ -180,7 +181,7 @@ def train(dataset: str, place: Path | None, out: Path | None, **options: Any) ->
 
     sizes = "-".join(map(str, nets[0].sizes))
     title = f"{dataset}, {sizes}, {nets[0].schedule.name} equilibrium propagation: {summary}"
-    learned = (nets[0].parameters[0] - start) * x.std(axis=0)
+    learned = (to_host(nets[0].parameters[0]) - start) * x.std(axis=0)
     story = report.story(title, nets[0], learned, histories, judge, x_held, y_held, task.labels, residuals)
     nets[0].save(out / "weights.safetensors")
     draw(story, out / "training.png")

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from .errors import EqkernelError, is_finite, lookup
 from .geometry import ConvGeometry, conv_geometry
+from .interop import write
 
 Shapes = list[tuple[int, ...]]  # of every layer: (n,), or (height, width, channels) for a map
 
@@ -122,10 +123,12 @@ class Lateral(Connection):
         iterations = 2
         if vectors is None:
             block = len(weight), min(8, len(weight))
-            vectors, iterations = np.random.default_rng(0).standard_normal(block).astype(weight.dtype), 50
+            vectors = np.empty_like(weight[:, : block[1]])  # where the weights are
+            write(vectors, np.random.default_rng(0).standard_normal(block))
+            iterations = 50
         for _ in range(iterations):
             vectors = np.linalg.qr(weight @ vectors)[0]
-        norm = np.linalg.norm(weight @ vectors, 2)
+        norm = float(np.linalg.norm(weight @ vectors, 2))
         if norm > self.bound:
             weight *= weight.dtype.type(self.bound / norm)
         return vectors

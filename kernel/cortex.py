@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .errors import EqkernelError, is_finite, is_whole, lookup
+from .interop import targets_of
 from .network import Network
 from .phases import Equilibrium, Nudged
 
@@ -49,7 +50,7 @@ def find_reward(reward: str | Reward) -> Reward:
 
 def rewarded(network: Network, free: Equilibrium, y: ArrayLike, nudged: Nudged, reward: str | Reward) -> Nudged:
     """The nudged states with every sample's difference times its reward; y labels (B,) or targets (B, n_L)."""
-    target = network.cost.targets(y, network.sizes[-1], network.dtype)
+    target = targets_of(network, y)
     factor = find_reward(reward).factor(network.cost.loss(free.output, target)).astype(network.dtype)
     return replace(nudged, difference=[d * factor[:, None] for d in nudged.difference])
 

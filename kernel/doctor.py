@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.box import SIMPLE
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from .backends import BACKENDS, unavailable
@@ -68,7 +69,7 @@ def _backends() -> Table:
     table = Table("backend", "is", "state", box=SIMPLE)
     for name, (description, _) in BACKENDS.items():
         reason = unavailable(name)
-        table.add_row(name, description, f"[red]{reason}" if reason else "available")
+        table.add_row(name, description, f"[red]{escape(reason)}" if reason else "available")
     return table
 
 

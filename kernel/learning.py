@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .cortex import Adjustment, Reward, adjusted, rewarded
 from .errors import DivergenceError, EqkernelError, is_whole
+from .interop import resident, returner, stream_of, targets_of, to_network
 from .network import Network
 from .optimisers import SGD, Optimiser
 from .outcomes import Outcome
@@ -66,10 +67,12 @@ def train_step(
             f"optimiser must be one of SGD, Momentum, Adam, Muon, AdaGO with its settings, not {optimiser!r}"
         )
 
-    free = free_phase(network, x, schedule, reuse=True)
-    nudged = _learnable(network, free, y, beta, variant, reward, adjustment)
-    loss, accuracy = measure(network, free, y)
-    hebbian_update(network, nudged, optimiser)
+    with stream_of(network, x):
+        x = resident(network, x)
+        free = free_phase(network, x, schedule, reuse=True)
+        nudged = _learnable(network, free, y, beta, variant, reward, adjustment)
+        loss, accuracy = measure(network, free, y)
+        hebbian_update(network, nudged, optimiser)
 
     phases: tuple[Equilibrium | Nudged, ...] = (free, nudged)
     worse = max(phases, key=lambda phase: (phase.outcome is Outcome.OUT_OF_STEPS, phase.residual))
@@ -78,8 +81,10 @@ def train_step(
 
 def hebbian_update(network: Network, nudged: Nudged, optimiser: Optimiser) -> None:
     """One optimiser step on the Hebbian contrast of the nudged states, then the projection of bounded weights."""
-    network.engine.update(nudged.mean, nudged.difference, optimiser, nudged.schedule)
-    network.project()
+    with stream_of(network, nudged.mean[0]):
+        mean, difference = (resident(network, states) for states in (nudged.mean, nudged.difference))
+        network.engine.update(mean, difference, optimiser, nudged.schedule)
+        network.project()
     optimiser.steps += 1
 
 
@@ -97,9 +102,11 @@ def ep_gradient(
 
     With a reward it is that of the mean of R(C) (see `eqkernel.cortex.Reward`).
     """
-    free = free_phase(network, x, schedule)
-    nudged = _learnable(network, free, y, beta, variant, reward, adjustment)
-    return network.engine.gradient(nudged.mean, nudged.difference, nudged.schedule)
+    back = returner(network, x)
+    with stream_of(network, x):
+        free = free_phase(network, resident(network, x), schedule)
+        nudged = _learnable(network, free, y, beta, variant, reward, adjustment)
+        return [back(g) for g in network.engine.gradient(nudged.mean, nudged.difference, nudged.schedule)]
 
 
 def _learnable(
@@ -125,21 +132,22 @@ def predict(network: Network, x: ArrayLike, *, output: bool = False, size: int =
     """
     if not is_whole(size, 1):
         raise EqkernelError(f"size must be a whole number of at least 1, not {size!r}")
-    x = check_input(network, x)
-    outputs = np.empty((len(x), network.sizes[-1]), network.dtype)
-    for first in range(0, len(x), size):
-        batch = slice(first, first + size)
-        outputs[batch] = free_phase(network, x[batch], reuse=True).output
-    return outputs if output else outputs.argmax(axis=1)
+    back = returner(network, x)
+    with stream_of(network, x):
+        x = check_input(network, x)
+        outputs = network.arrays.empty((len(x), network.sizes[-1]), network.dtype)
+        for first in range(0, len(x), size):
+            batch = slice(first, first + size)
+            outputs[batch] = free_phase(network, x[batch], reuse=True).output
+        return back(outputs if output else outputs.argmax(axis=1))
 
 
 def measure(network: Network, free: Equilibrium, y: ArrayLike) -> tuple[float, float | None]:
     """Mean loss of the free output and, for labels, the share of samples whose most active output is right."""
-    labels = np.asarray(y)
-    target = network.cost.targets(y, network.sizes[-1], network.dtype)
-    loss = float(network.cost.loss(free.output, target).mean())
+    output, target = to_network(network, "output", free.output), targets_of(network, y)
+    loss = float(network.cost.loss(output, target).mean())
     if not np.isfinite(loss):
         raise DivergenceError(f"the loss is {loss}: lower the learning rate")
-    if labels.ndim != 1:
+    if np.ndim(y) != 1:
         return loss, None
-    return loss, float((free.output.argmax(axis=1) == labels).mean())
+    return loss, float((output.argmax(axis=1) == target.argmax(axis=1)).mean())

@@ -12,6 +12,7 @@ from scipy.sparse.linalg import eigsh
 from .connections import Dense
 from .costs import Cost, CrossEntropy, find_cost
 from .errors import EqkernelError
+from .interop import to_host, write
 from .network import Network
 from .schedules import Schedule
 
@@ -49,7 +50,7 @@ def fhn(
     for parameter, connection in zip(net.parameters, net.connections, strict=True):
         if isinstance(connection, Dense):
             deviation = gains[connection.pre] / np.sqrt(net.sizes[connection.pre])
-            parameter[...] = deviation * rng.standard_normal(parameter.shape)
+            write(parameter, deviation * rng.standard_normal(parameter.shape))
     check_coupling(net)
     return net
 
@@ -91,7 +92,7 @@ def coupling_matrix(network: Network) -> sparse.csr_array:
         if not pre or post > network.top:
             continue
         half = 0.5 if pre == post else 1.0  # Phi = s . (W s) / 2, which is met twice
-        W = sparse.csr_array(half * network.gamma ** ((post - pre) / 2) * weight.astype(float))
+        W = sparse.csr_array(half * network.gamma ** ((post - pre) / 2) * to_host(weight).astype(float))
         blocks[post - 1][pre - 1] = blocks[post - 1][pre - 1] + W
         blocks[pre - 1][post - 1] = blocks[pre - 1][post - 1] + W.T
     return sparse.csr_array(sparse.block_array(blocks))

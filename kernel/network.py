@@ -70,10 +70,11 @@ class Network:
     cost          "cross-entropy", "squared-error" or "binary-cross-entropy" (a last layer of sigmoids)
     schedule      a name of SCHEDULES or a Schedule; it holds the feedback gain gamma, so it is part of the model
     dtype         "float32" or "float64"
-    backend       "auto", "cpu" or "reference"
+    backend       "auto", "cpu", "reference" or "cuda"
 
-    Attributes: parameters (one array a connection, all views of the flat `buffer`), top (the layer that is nudged),
-    engine (who runs the phases: fused kernels where the backend has them, else the verbs).
+    Attributes: parameters (one array a connection, all views of the flat `buffer`; on backend "cuda" they lie on the
+    device), top (the layer that is nudged), arrays (the namespace of these arrays: numpy, or cupy), engine (who runs
+    the phases: fused kernels where the backend has them, else the verbs).
     Raises EqkernelError for a topology that has no equilibrium propagation, naming the layer or connection.
     """
 
@@ -110,6 +111,13 @@ class Network:
         self._vectors: list[NDArray | None] = [None] * len(self.connections)
         self.backend = choose(backend, self)
         module = load_backend(self.backend)
+        self.arrays: Any = module.namespace() if hasattr(module, "namespace") else np
+        if self.arrays is not np:
+            self.buffer = self.arrays.asarray(self.buffer)
+            self.parameters = [
+                self.buffer[at : at + int(np.prod(shape))].reshape(shape)
+                for at, shape in zip(self.offsets, shapes, strict=True)
+            ]
         fused = module.fused(self) if hasattr(module, "fused") else None
         self.engine: Any = fused or Relaxation(self, self.backend)
         self.warned = False

@@ -69,7 +69,7 @@ class Optimiser:
         """The two moment arrays (empty where unused) of the network whose flat buffer is `parameters`."""
         if self.owner is None or self.owner() is None:
             self.owner = weakref.ref(parameters)
-            self.state = [np.zeros(parameters.size if i < self.moments else 0, parameters.dtype) for i in range(2)]
+            self.state = [np.zeros_like(parameters if i < self.moments else parameters[:0]) for i in range(2)]
         if self.moments and self.owner() is not parameters:
             raise EqkernelError("this optimiser holds the moments of another network: give every network its own")
         return self.state

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .errors import DivergenceError, EqkernelError, all_finite, as_array, is_finite, lookup
+from .interop import check_finite, on_device, returner, stream_of, targets_of, to_network
 from .outcomes import Outcome, UnsettledWarning, judge
 from .schedules import Schedule, find_schedule
 
@@ -62,18 +63,23 @@ def free_phase(
     """Settle from rest with the input clamped to x (B, n_0).
 
     With reuse=True the result lies in the network's own workspace: nothing is allocated, and the next phase that
-    reuses it overwrites it. Raises EqkernelError for an x of wrong shape or with a NaN, DivergenceError if the state
-    diverges; warns once for each network that does not settle.
+    reuses it overwrites it. On backend "cuda" states come back as x came (see `eqkernel.interop`). Raises
+    EqkernelError for an x of wrong shape or with a NaN, DivergenceError if the state diverges; warns once for each
+    network that does not settle.
     """
     plan = network.schedule if schedule is None else find_schedule(schedule)
-    x = check_input(network, x)
-    if not reuse:
-        x = x.copy()  # the result must not follow a batch that its owner refills
-    memory, state, settled = network.engine.free(x, plan, reuse)
-    if not all_finite(state[-1]):
-        settled = settled[0], float("nan"), settled[2]
-    outcome = _judge(network, "free", settled, plan)
-    return Equilibrium(state, settled[0], settled[1], outcome, plan, memory)
+    back = returner(network, x)
+    with stream_of(network, x):
+        x = check_input(network, x)
+        if not reuse:
+            x = x.copy()  # the result must not follow a batch that its owner refills
+        memory, state, settled = network.engine.free(x, plan, reuse)
+        if not all_finite(state[-1]):
+            settled = settled[0], float("nan"), settled[2]
+            if on_device(x):
+                check_finite("x", x)
+        outcome = _judge(network, "free", settled, plan)
+        return Equilibrium([back(s) for s in state], settled[0], settled[1], outcome, plan, memory)
 
 
 def nudged_phase(
@@ -97,13 +103,17 @@ def nudged_phase(
     if not (is_finite(beta) and beta > 0):
         raise EqkernelError(f"beta must be a positive number, not {beta!r}: it is the strength of the nudge")
     x = free.state[0]
-    target = network.cost.targets(y, network.sizes[-1], network.dtype)
-    if len(target) != len(x):
-        raise EqkernelError(f"x has {len(x)} samples and y has {len(target)}")
-    memory = free.memory if reuse else network.engine.detach(free.memory)
-    mean, difference, settled = network.engine.nudged(memory, x, target, float(beta), variant, plan)
-    outcome = _judge(network, "nudged", settled, plan)
-    return Nudged(mean, difference, settled[0], settled[1], outcome, plan)
+    back = returner(network, x)
+    with stream_of(network, x):
+        target = targets_of(network, y)
+        if len(target) != len(x):
+            raise EqkernelError(f"x has {len(x)} samples and y has {len(target)}")
+        memory = free.memory if reuse else network.engine.detach(free.memory)
+        x = to_network(network, "x", x)
+        mean, difference, settled = network.engine.nudged(memory, x, target, float(beta), variant, plan)
+        outcome = _judge(network, "nudged", settled, plan)
+        mean, difference = ([back(s) for s in states] for states in (mean, difference))
+        return Nudged(mean, difference, settled[0], settled[1], outcome, plan)
 
 
 def settle(
@@ -127,20 +137,25 @@ def settle(
 
 
 def check_input(network: Network, x: ArrayLike) -> NDArray:
-    """x as a C-contiguous (B, n_0) array of the network's type; EqkernelError if it cannot be one."""
-    x, n = as_array("x", x), network.sizes[0]
+    """x as a C-contiguous (B, n_0) array of the network's type, where it computes; EqkernelError if it cannot be one.
+
+    A NaN in a device array shows only in what comes of it: to look for it here would stop the device.
+    """
+    n = network.sizes[0]
+    x = to_network(network, "x", x) if on_device(x) else as_array("x", x)
     if x.ndim != 2 or x.shape[1] != n:
         raise EqkernelError(f"x has shape {x.shape}: this network takes (B, {n})")
     if len(x) == 0:
         raise EqkernelError("x is empty: a batch needs at least one sample")
     if x.dtype.kind not in "fiub":
         raise EqkernelError(f"x has type {x.dtype}: the input must be real numbers")
+    if on_device(x):
+        return x
     if x.dtype != network.dtype or not x.flags.c_contiguous:
         with np.errstate(over="ignore"):
             x = np.ascontiguousarray(x, network.dtype)
-    if not all_finite(x):
-        raise EqkernelError(f"x holds a NaN or an infinity, as {network.dtype}")
-    return x
+    check_finite("x", x)
+    return to_network(network, "x", x)
 
 
 def _judge(network: Network, phase: str, settled: tuple[int, float, float], schedule: Schedule) -> Outcome:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .backends import verbs
-from .channel import Channel
+from .channel import Channel, extra_of
 from .optimisers import Optimiser
 from .schedules import Schedule
 
@@ -268,7 +268,7 @@ class Relaxation:
         for connection, synapse, weight in self.synapses:
             trace = np.zeros_like(weight)
             pre, post = connection.pre, connection.post
-            extra = connection.extra(self.network.shapes, len(mean[0]))
+            extra = extra_of(self.network, connection, len(mean[0]))
             if connection.chooses:
                 choose(synapse, None if pre is None else mean[pre], weight, extra)
             scale = self.network.scale(connection, schedule) / len(mean[0])

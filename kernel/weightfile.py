@@ -18,6 +18,7 @@ from safetensors.numpy import save
 
 from .connections import find_connection
 from .errors import EqkernelError
+from .interop import to_host, write
 from .schedules import Schedule
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def save_network(network: Network, path: str | PathLike[str]) -> None:
         "seed": network.seed,
     }
     metadata = {"format": FORMAT, "version": str(VERSION), "network": json.dumps(description, default=np.generic.item)}
-    tensors = {c.name: p for c, p in zip(network.connections, network.parameters, strict=True)}
+    tensors = {c.name: to_host(p) for c, p in zip(network.connections, network.parameters, strict=True)}
     with replacing(path) as temporary:
         temporary.write_bytes(save(tensors, metadata))
 
@@ -109,5 +110,5 @@ def load_network(kind: type[Network], path: str | PathLike[str], backend: str) -
             raise EqkernelError(f"{path}: the weights of {connection.name} are missing or of another shape or type")
         if not np.isfinite(tensor).all():
             raise EqkernelError(f"{path}: the weights of {connection.name} hold a NaN or an infinity")
-        parameter[...] = tensor
+        write(parameter, tensor)
     return network

@@ -9,6 +9,7 @@ bound with its own u.
 import numpy as np
 
 from eqkernel import reference
+from eqkernel.interop import to_host
 from eqkernel.neurons import TANH_ORDER
 
 UNIT = {"float32": 2.0**-24, "float64": 2.0**-53}
@@ -70,7 +71,7 @@ class Contraction:
 
     def __init__(self, net, schedule, states, beta=0.0):
         self.net, self.schedule, self.dtype = net, schedule, str(net.dtype)
-        self.weights = [abs(np.asarray(w, float)) for w in net.parameters]
+        self.weights = [abs(to_host(w).astype(float)) for w in net.parameters]
         self.size = max(1.0, *(abs(s).max() for s in states))  # of the largest rate, by the reference
         layers, readout = range(1, net.top + 1), len(net.sizes) - 1
         neurons = [net.layers[l].neuron for l in layers]

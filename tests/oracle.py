@@ -115,7 +115,7 @@ class Oracle:
         """A float64 copy of an eqkernel Network, its connections in the same order."""
         maps = [Maps(c, net.shapes[c.pre], net.shapes[c.post]) if c.stem == "conv" else None for c in net.connections]
         connections = [
-            Connection(c.stem, c.pre, c.post, np.array(w, float), m)
+            Connection(c.stem, c.pre, c.post, np.array(w.get() if hasattr(w, "get") else w, float), m)
             for c, w, m in zip(net.connections, net.parameters, maps, strict=True)
         ]
         neurons = [layer.neuron for layer in net.layers]

@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 
 import eqkernel as eq
 from eqkernel import cpu, reference
+from eqkernel.interop import to_host
 
 DTYPES = ("float32", "float64")
 FORMS = [("difference", "frozen"), ("mean-difference", "frozen"), ("plus-minus", "frozen"), ("plus-minus", "live")]
@@ -222,7 +223,7 @@ def twins(net):
         net.layers, net.connections, net.cost, net.schedule, dtype="float64", backend="reference", seed=net.seed
     )
     for theirs, mine in zip(twin.parameters, net.parameters, strict=True):
-        theirs[...] = mine
+        theirs[...] = to_host(mine)
     return twin
 
 
@@ -380,8 +381,8 @@ def check_updates(net, kind, batch, seed, cancel=False, steps=3):
     for t in range(1, steps + 1):
         nudged = nudged_states(net, batch, seed + t, cancel)
         gradient, slack = exact_gradient(net, nudged)
-        before = [w.astype(float) for w in net.parameters]
-        first, second = (s.astype(float) for s in optimiser.moments_for(net.buffer))
+        before = [to_host(w).astype(float) for w in net.parameters]
+        first, second = (to_host(s).astype(float) for s in optimiser.moments_for(net.buffer))
         eq.hebbian_update(net, nudged, optimiser)
         assert optimiser.steps == t
         for i, (at, c) in enumerate(zip(net.offsets, net.connections, strict=True)):
@@ -405,7 +406,7 @@ def check_updates(net, kind, batch, seed, cancel=False, steps=3):
                     ends = [new - rate * steep * d, new + rate * steep * d]
                 else:
                     rounding += rate * relative
-            found = net.parameters[i].astype(float)
+            found = to_host(net.parameters[i]).astype(float)
             low, high = np.minimum(*ends) - rounding, np.maximum(*ends) + rounding
             bad = (found < low) | (found > high)
             assert not bad.any(), f"{kind} step {t}, {c.name}: {abs(found - new)[bad].max():.3g} off"

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from eqkernel import SCHEDULES, Adam, Momentum, Network, __version__, cli, doctor, predict
+from eqkernel.backends import unavailable
 from eqkernel.data import load_digits
 
 # Two epochs of a small network in the backend that compiles nothing.
@@ -320,7 +321,8 @@ def test_doctor_names_what_it_found_and_fails_on_a_backend_that_disagrees(monkey
 
 
 def test_doctor_says_why_a_backend_is_missing(monkeypatch):
-    monkeypatch.setattr(doctor, "unavailable", lambda name: "no numba; install it" if name == "cpu" else None)
+    why = {"cpu": "no numba; install it"}
+    monkeypatch.setattr(doctor, "unavailable", lambda name: why.get(name) or unavailable(name))
     result = run("doctor")
     assert result.exit_code == 0 and "no numba; install it" in result.stdout
 

@@ -19,7 +19,11 @@ import eqkernel
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 INTEGER = {path.relative_to(ROOT).as_posix() for path in (ROOT / "bindings/integer").rglob("*") if path.is_file()}
-MODULES = {path.relative_to(ROOT / "kernel").as_posix() for path in (ROOT / "kernel").rglob("*.py")}
+MODULES = {
+    path.relative_to(ROOT / "kernel").as_posix()
+    for kind in ("*.py", "*.cu", "*.cuh")
+    for path in (ROOT / "kernel").rglob(kind)
+}
 
 
 @pytest.fixture(scope="module")
@@ -63,13 +67,14 @@ def test_the_sdist_holds_what_a_packager_needs(archives):
     assert {f"kernel/{module}" for module in MODULES} | INTEGER <= names
     assert {"LICENSE", "CITATION.cff", "Makefile", "pyproject.toml", "tests/test_packaging.py"} <= names
     assert {path.relative_to(ROOT).as_posix() for path in (ROOT / "tests").glob("*.py")} <= names
+    assert {f"tests/shim/{name}" for name in ("shim.h", "shared.ld", "runtime.cpp", "checker.cpp")} <= names
     assert not [name for name in names if "__pycache__" in name or name.endswith((".nbi", ".nbc", ".pyc"))]
 
 
 def test_the_wheel_imports_without_a_warning_and_without_the_sources(archives, tmp_path):
     with zipfile.ZipFile(archives[0]) as wheel:
         wheel.extractall(tmp_path / "site")
-    code = "import eqkernel, eqkernel.cli, eqkernel.reference, eqkernel.cpu; print(eqkernel.__file__)"
+    code = "import eqkernel, eqkernel.cli, eqkernel.reference, eqkernel.cpu, eqkernel.cuda; print(eqkernel.__file__)"
     result = subprocess.run(
         [sys.executable, "-P", "-W", "error", "-c", code],
         env={"PATH": os.environ["PATH"], "PYTHONPATH": str(tmp_path / "site"), "HOME": str(tmp_path)},

@@ -1,0 +1,58 @@
+// Dense connection, Phi = post . (W pre): the verbs of kernel/reference/dense.py.
+//
+// pre (batch, n_pre), post (batch, n_post), weight (n_post, n_pre). `scale` is 1, or 1/2 where the connection is lateral.
+#include "neurons.cuh"
+#include "gemm.cuh"
+
+// out (rows, columns) += scale * sum, the block's tile of it
+__device__ __forceinline__ void add(real* out, const real (&sum)[PART][PART], int rows, int columns, real scale) {
+    const int top = blockIdx.y * TILE + threadIdx.x / SIDE, left = blockIdx.x * TILE + threadIdx.x % SIDE;
+#pragma unroll
+    for (int r = 0; r < PART; r++)
+#pragma unroll
+        for (int c = 0; c < PART; c++) {
+            const int i = top + SIDE * r, j = left + SIDE * c;
+            if (i < rows && j < columns) out[(long long)i * columns + j] += scale * sum[r][c];
+        }
+}
+
+// drive (batch, n_post) += scale * pre W^T: dPhi/dpost
+extern "C" __global__ void __launch_bounds__(GEMM_THREADS)
+drive_post(real* drive, const real* pre, const real* weight, real scale, int batch, int n_pre, int n_post) {
+    real sum[PART][PART] = {};
+    multiply(sum, {pre, batch, n_pre, 1}, {weight, n_post, n_pre, 1}, blockIdx.y * TILE, blockIdx.x * TILE, n_pre);
+    add(drive, sum, batch, n_post, scale);
+}
+
+// drive (batch, n_pre) += scale * post W: dPhi/dpre
+extern "C" __global__ void __launch_bounds__(GEMM_THREADS)
+drive_pre(real* drive, const real* post, const real* weight, real scale, int batch, int n_pre, int n_post) {
+    real sum[PART][PART] = {};
+    multiply(sum, {post, batch, n_post, 1}, {weight, n_pre, 1, n_pre}, blockIdx.y * TILE, blockIdx.x * TILE, n_post);
+    add(drive, sum, batch, n_pre, scale);
+}
+
+// trace (n_post, n_pre) += scale * post^T pre: sum_B dPhi/dW
+extern "C" __global__ void __launch_bounds__(GEMM_THREADS)
+hebbian(real* trace, const real* pre, const real* post, real scale, int batch, int n_pre, int n_post) {
+    real sum[PART][PART] = {};
+    multiply(sum, {post, n_post, 1, n_post}, {pre, n_pre, 1, n_pre}, blockIdx.y * TILE, blockIdx.x * TILE, batch);
+    add(trace, sum, n_post, n_pre, scale);
+}
+
+// energy (batch) -= scale * post . (W pre): a warp a sample
+extern "C" __global__ void __launch_bounds__(256)
+energy(real* energy, const real* pre, const real* post, const real* weight, real scale, int batch, int n_pre, int n_post) {
+    const int lane = threadIdx.x % WARP, sample = (blockIdx.x * blockDim.x + threadIdx.x) / WARP;
+    if (sample >= batch) return;
+    pre += (long long)sample * n_pre;
+    post += (long long)sample * n_post;
+    real total = 0;
+    for (int i = 0; i < n_post; i++) {
+        real part = 0;
+        for (int j = lane; j < n_pre; j += WARP) part += weight[(long long)i * n_pre + j] * pre[j];
+        total += post[i] * part;
+    }
+    total = warp_sum(total);
+    if (lane == 0) energy[sample] -= scale * total;
+}

@@ -1,0 +1,226 @@
+"""The phases of layered networks in fused kernels: what `eqkernel.relaxation` spells out, each block its samples.
+
+Covers what `eqkernel.cpu.layered` does, as long as a sample's states fit the shared memory of a block (fused.cu).
+"""
+
+from __future__ import annotations
+
+from copy import copy
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..cpu import tiles, update
+from ..optimisers import Optimiser
+from ..schedules import FORMS, NUDGES, ORDERS, Schedule
+from . import dense
+from .device import current
+from .launcher import launch
+
+if TYPE_CHECKING:
+    from ..network import Network
+
+Settled = tuple[int, float, float]
+THREADS = 256  # of fused.cu
+SECTIONS = 3  # of a channel: state, up, down
+LANES = (4, 2, 1)  # samples of a tile: many spare reads of weights, few fill more multiprocessors
+TILE = dense.TILE
+
+
+class Workspace:
+    """All device memory of a training step for batches of up to `batch` samples."""
+
+    def __init__(self, plan: NDArray, batch: int, lanes: int, dtype: np.dtype) -> None:
+        arrays, rows = current().arrays, int(plan[1:, tiles.SIZE].sum())
+        blocks = -(-batch // lanes)
+        self.batch, self.lanes, self.blocks = batch, lanes, blocks
+        self.input = arrays.empty((batch, int(plan[1, tiles.SIZE])), dtype)
+        self.kept = arrays.empty(blocks * SECTIONS * rows * lanes, dtype)
+        self.state, self.mean, self.difference = (arrays.empty(batch * rows, dtype) for _ in range(3))
+        self.report = arrays.empty((blocks, 3), dtype)
+
+    def with_own_results(self) -> Workspace:
+        """A workspace that shares all but the arrays a nudged phase returns."""
+        other, arrays = copy(self), current().arrays
+        other.mean, other.difference = (arrays.empty(self.mean.shape, self.mean.dtype) for _ in range(2))
+        return other
+
+
+class Layered:
+    """The phases of one layered network on the device."""
+
+    def __init__(self, network: Network, plan: NDArray) -> None:
+        arrays = current().arrays
+        self.network, self.plan, self.sizes = network, plan, network.sizes
+        self.rows = [int(row) for row in plan[:, tiles.ROW]]
+        self.device_plan = arrays.asarray(plan.astype(np.int32))
+        # Where the weights begin that each step reads: all but those of layer 1.
+        later = [at for at, c in zip(network.offsets, network.connections, strict=True) if c.post > 1 or c.pre == 1]
+        self.inner = min(later, default=0)
+        self.weights = network.buffer.size - self.inner if later else 0
+        self.table, self.grid = self._table()
+        self.device_table = arrays.asarray(self.table)
+        self.scales: dict[Any, Any] = {}
+        self.workspace: Workspace | None = None
+
+    # -- memory ------------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def tile(plan: NDArray, channels: int) -> int:
+        """Elements of shared memory that one sample takes."""
+        sizes = plan[1:, tiles.SIZE]
+        return int(SECTIONS * channels * sizes.sum() + 3 * sizes.max() + sizes[-1])
+
+    @classmethod
+    def fits(cls, plan: NDArray, dtype: np.dtype) -> bool:
+        """Whether a sample fits the shared memory of a block."""
+        return cls.tile(plan, 2) * dtype.itemsize <= current().shared_memory
+
+    def lanes_for(self, batch: int) -> int:
+        """Samples of a tile: as many as fit, unless multiprocessors would stand idle."""
+        device, size = current(), self.tile(self.plan, 2) * self.network.dtype.itemsize
+        for lanes in LANES:
+            if lanes == 1 or (lanes * size <= device.shared_memory and batch >= lanes * device.processors):
+                return lanes
+        raise AssertionError
+
+    def shared(self, lanes: int, channels: int) -> tuple[int, int]:
+        """(weights kept in shared memory beside the tile, bytes of it all)."""
+        itemsize = self.network.dtype.itemsize
+        size = self.tile(self.plan, channels) * lanes * itemsize
+        staged = self.weights if size + self.weights * itemsize <= current().shared_memory else 0
+        return staged, size + staged * itemsize
+
+    def reserve(self, batch: int, reuse: bool) -> Workspace:
+        """Memory for a batch: new, or the network's own, which is kept while batches have one size."""
+        lanes = self.lanes_for(batch)
+        if not reuse:
+            return Workspace(self.plan, batch, lanes, self.network.dtype)
+        if self.workspace is None or self.workspace.batch != batch:
+            self.workspace = Workspace(self.plan, batch, lanes, self.network.dtype)
+        return self.workspace
+
+    def views(self, x: Any, flat: Any) -> list[Any]:
+        """The flat blocks (B, n_l) of layers 1..L as arrays, with x before them."""
+        batch = len(x)
+        blocks = zip(self.rows[1:], self.sizes[1:], strict=True)
+        return [x, *(flat[batch * row : batch * (row + n)].reshape(batch, n) for row, n in blocks)]
+
+    # -- phases ------------------------------------------------------------------------------------------------------
+
+    def free(self, x: Any, schedule: Schedule, reuse: bool = False) -> tuple[Workspace, list[Any], Settled]:
+        """The free phase from rest, x (B, n_0) on the device."""
+        network, batch, work = self.network, len(x), self.reserve(len(x), reuse)
+        n, features, theta = self.sizes[1], self.sizes[0], network.buffer
+        weight, bias = int(self.plan[1, tiles.WEIGHT]), int(self.plan[1, tiles.BIAS])
+        work.input[...] = theta[bias : bias + n]
+        dense.drive_post(work.input, x, theta[weight : weight + n * features].reshape(n, features))
+        staged, shared = self.shared(work.lanes, 1)
+        launch(
+            "fused", "free_tiles", network.dtype, (work.blocks,), THREADS,
+            (
+                self.device_plan, len(self.sizes), theta, self.inner, staged, work.input, work.state, work.kept,
+                work.report, batch, ORDERS[schedule.order], schedule.free_steps, float(schedule.gamma),
+                float(schedule.step), _stop(schedule),
+            ),
+            shared, LANES=work.lanes,
+        )  # fmt: skip
+        return work, self.views(x, work.state), _settled(work)
+
+    def detach(self, workspace: Workspace) -> Workspace:
+        """The same free state with room of its own for a nudged phase, whose results are the caller's to keep."""
+        return workspace.with_own_results()
+
+    def nudged(
+        self, workspace: Workspace, x: Any, target: Any, beta: float, variant: str, schedule: Schedule
+    ) -> tuple[list[Any], list[Any], Settled]:
+        """Mean and difference, per unit of beta, of the nudged states, from the free state that `workspace` holds."""
+        network, work = self.network, workspace
+        form = FORMS[schedule.form] if variant == "centered" else int(tiles.RUN_STATE)
+        staged, shared = self.shared(work.lanes, 2)
+        launch(
+            "fused", "nudged_tiles", network.dtype, (work.blocks,), THREADS,
+            (
+                self.device_plan, len(self.sizes), network.buffer, self.inner, staged, work.kept, target, work.mean,
+                work.difference, work.report, len(x), form, ORDERS[schedule.order], schedule.nudged_steps,
+                float(schedule.gamma), float(-beta if variant == "negative" else beta), float(schedule.step),
+                NUDGES[schedule.nudge], _stop(schedule),
+            ),
+            shared, LANES=work.lanes,
+        )  # fmt: skip
+        return self.views(x, work.mean), self.views(x, work.difference), _settled(work)
+
+    # -- learning ----------------------------------------------------------------------------------------------------
+
+    def _table(self) -> tuple[NDArray, tuple[int, int, int]]:
+        """One row a matrix, as hebbian.cu reads it, and the grid of the largest."""
+        plan, rows, last = self.plan, [], len(self.sizes) - 1
+        for layer in range(1, last + 1):
+            n, below, here = self.sizes[layer], self.sizes[layer - 1], self.rows[layer]
+            readout = layer > self.network.top
+            pre = -1 if layer == 1 else self.rows[layer - 1]
+            both = layer > 1 and not readout
+            rows.append((plan[layer, tiles.WEIGHT], plan[layer, tiles.BIAS], below, n, pre, here, both, layer))
+            if plan[layer, tiles.LATERAL] >= 0:
+                rows.append((plan[layer, tiles.LATERAL], -1, n, n, here, here, True, last + layer))
+        across = max(-(-(row[2] + (row[1] >= 0)) // TILE) for row in rows)
+        down = max(-(-row[3] // TILE) for row in rows)
+        return np.array(rows, np.int32), (int(across), int(down), len(rows))
+
+    def update(self, mean: list[Any], difference: list[Any], optimiser: Optimiser, schedule: Schedule) -> None:
+        """One optimiser step on every connection."""
+        if optimiser.rule is None:
+            return optimiser.apply(self.network, self.gradient(mean, difference, schedule))
+        first, second = optimiser.moments_for(self.network.buffer)
+        rates = optimiser.rate(), optimiser.weight_decay
+        self._update(
+            self.network.buffer, first, second, mean, difference, schedule, optimiser.rule, rates, optimiser.hyper()
+        )
+
+    def gradient(self, mean: list[Any], difference: list[Any], schedule: Schedule) -> list[Any]:
+        """The descent gradient of the mean loss, one array a connection."""
+        network = self.network
+        out, none = np.zeros_like(network.buffer), network.buffer[:0]
+        self._update(out, none, none, mean, difference, schedule, update.GRADIENT, (0.0, 0.0), ())
+        shapes = zip(network.offsets, network.parameters, strict=True)
+        return [out[at : at + w.size].reshape(w.shape) for at, w in shapes]
+
+    def _update(self, theta, first, second, mean, difference, schedule, rule, rates, hyper) -> None:  # type: ignore[no-untyped-def]
+        constants = [float(c) for c in hyper] + [0.0] * (7 - len(hyper))
+        launch(
+            "hebbian", "update", self.network.dtype, self.grid, dense.GEMM_THREADS,
+            (
+                self.device_table, self._scales(schedule, len(mean[0])), theta, first, second, mean[0], _flat(mean),
+                _flat(difference), len(mean[0]), rule, *map(float, rates), *constants,
+            ),
+        )  # fmt: skip
+
+    def _scales(self, schedule: Schedule, batch: int) -> Any:
+        """For layer l: -gamma^(l - top) / B at l, and half of it, for its laterals, at L + l."""
+        key = schedule.gamma, batch
+        if key not in self.scales:
+            last = len(self.sizes) - 1
+            scales = np.zeros(2 * last + 1, self.network.dtype)
+            for connection in self.network.connections:
+                scales[connection.post] = self.network.scale(connection, schedule) / batch
+            scales[last + 1 :] = scales[1 : last + 1] / 2
+            self.scales = {key: current().arrays.asarray(scales)}
+        return self.scales[key]
+
+
+def _stop(schedule: Schedule) -> float:
+    return float(schedule.tolerance) if schedule.early_stop and schedule.tolerance else 0.0
+
+
+def _settled(work: Workspace) -> Settled:
+    taken, residual, early = work.report.get().max(axis=0)  # a NaN wins
+    return int(taken), float(residual), float(early)
+
+
+def _flat(blocks: list[Any]) -> Any:
+    """One flat array whose consecutive pieces are layers 1..L of `blocks`: where they lie so already, itself."""
+    whole = blocks[1].base
+    if whole is not None and all(block.base is whole for block in blocks[1:]):
+        return whole
+    return np.concatenate([block.reshape(-1) for block in blocks[1:]])

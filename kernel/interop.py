@@ -1,0 +1,121 @@
+"""Arrays of others: host and GPU, NumPy, CuPy, PyTorch and all that speak DLPack or __cuda_array_interface__.
+
+A network on backend "cuda" keeps its parameters on the device. What it is given is used where it lies: a device array
+of its type without a copy, on the stream its owner is using. Results come back as the input came: host arrays for a
+host input, CuPy arrays for a CuPy one, PyTorch tensors for a tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import EqkernelError, all_finite, as_array
+
+if TYPE_CHECKING:
+    from .network import Network
+
+Return = Callable[[Any], Any]
+
+
+def on_device(array: Any) -> bool:
+    """Whether an array lies on a GPU."""
+    # A tensor on the host has the attribute too, and raises AttributeError when it is read.
+    return not isinstance(array, np.ndarray) and hasattr(array, "__cuda_array_interface__")
+
+
+def to_host(array: Any) -> NDArray:
+    """An array as NumPy's: itself, or a copy of one on a device."""
+    return array.get() if hasattr(array, "get") and on_device(array) else np.asarray(array)
+
+
+def write(array: Any, values: NDArray) -> None:
+    """array[...] = values, host values, wherever the array lies."""
+    if isinstance(array, np.ndarray):
+        array[...] = values
+    else:
+        array.set(np.ascontiguousarray(np.broadcast_to(values, array.shape), array.dtype))
+
+
+def to_network(network: Network, name: str, array: Any) -> Any:
+    """An array where the network computes, in its type and C-contiguous; as it is where it has these already.
+
+    Raises EqkernelError for one on a GPU if the network is not, and for one that is not of real numbers.
+    """
+    if network.arrays is np:
+        if on_device(array):
+            raise EqkernelError(
+                f"{name} lies on a GPU, and this network on the host: make it with backend='cuda', or pass a host array"
+            )
+        return array
+    if not on_device(array):
+        host = as_array(name, array)
+        if host.dtype.kind in "fiub":
+            return network.arrays.asarray(np.ascontiguousarray(host, network.dtype))
+        raise EqkernelError(f"{name} has type {host.dtype}: it must hold real numbers")
+    if not isinstance(array, network.arrays.ndarray):
+        array = network.arrays.from_dlpack(array) if hasattr(array, "__dlpack__") else network.arrays.asarray(array)
+    if array.dtype.kind not in "fiub":
+        raise EqkernelError(f"{name} has type {array.dtype}: it must hold real numbers")
+    return network.arrays.ascontiguousarray(array.astype(network.dtype, copy=False))
+
+
+def resident(network: Network, given: Any) -> Any:
+    """An array, or a list of them, on the device if the network is, so that all that follows stays there."""
+    if network.arrays is np:
+        return given
+    if isinstance(given, list):
+        return [to_network(network, "state", array) for array in given]
+    return to_network(network, "x", given)
+
+
+def returner(network: Network, given: Any) -> Return:
+    """What hands a result of the network back as `given` came: on the host, as CuPy's, or as a tensor."""
+    if network.arrays is np or isinstance(given, network.arrays.ndarray):
+        return lambda result: result
+    if not on_device(given):
+        return to_host
+    if type(given).__module__.split(".")[0] == "torch":
+        from torch import from_dlpack
+
+        return from_dlpack
+    return lambda result: result
+
+
+def stream_of(network: Network, array: Any) -> AbstractContextManager[None]:
+    """A context in which the network's kernels run on the stream that the owner of `array` is using."""
+    if network.arrays is np or not on_device(array):
+        return nullcontext()
+    from .cuda.device import current
+
+    return current().on_stream_of(array)
+
+
+def targets_of(network: Network, y: Any) -> Any:
+    """Targets (B, n_L) where the network computes, of labels (B,) or targets on the host or the device."""
+    classes = network.sizes[-1]
+    if not on_device(y):
+        target = network.cost.targets(y, classes, network.dtype)
+        return target if network.arrays is np else network.arrays.asarray(target)
+    to_network(network, "y", y[:0])  # refuses where it must
+    if not isinstance(y, network.arrays.ndarray):
+        y = network.arrays.from_dlpack(y)
+    if y.ndim == 2:
+        # The rules of costs are for host arrays; targets are few, and a copy of them is checked there.
+        network.cost.targets(to_host(y), classes, network.dtype)
+        return to_network(network, "y", y)
+    if y.ndim != 1 or y.dtype.kind not in "iu" or not len(y):
+        raise EqkernelError(f"y must be labels (B,), integers in 0..{classes - 1}, or targets (B, {classes})")
+    if int(y.min()) < 0 or int(y.max()) >= classes:
+        raise EqkernelError(f"labels run from {int(y.min())} to {int(y.max())}: they must lie in 0..{classes - 1}")
+    return (y[:, None] == network.arrays.arange(classes)[None, :]).astype(network.dtype)
+
+
+def check_finite(name: str, array: Any) -> None:
+    """EqkernelError if an array holds a NaN or an infinity."""
+    if not all_finite(array):
+        raise EqkernelError(f"{name} holds a NaN or an infinity, as {array.dtype}")

@@ -1,0 +1,68 @@
+"""A case for every CUDA kernel, right by its own check: what the checker watches and planted bugs must break."""
+
+import numpy as np
+import test_backends
+from cuda_twins import backend, on_cuda
+
+import eqkernel as eq
+from eqkernel import reference
+from eqkernel.cuda import field as cuda_field
+
+
+def dense(sizes=(33, 47, 70)):
+    for verb in ("energy", "drive_post", "drive_pre", "hebbian"):
+        test_backends.check_verb("dense", verb, "float32", *sizes, 1, backend())
+
+
+def neurons(n=33):
+    for neuron in ("tanh", "fhn"):
+        test_backends.check_rates(neuron, "float32", n, 1, backend())
+    out = np.empty((9, n), np.float32)
+    backend().neurons.rate(out, np.zeros_like(out), "softmax")
+    np.testing.assert_allclose(out, 1 / n, rtol=1e-5)
+
+
+def diffusion(shape=(2, 19, 33)):
+    state, weight = np.random.default_rng(0).standard_normal(shape), np.array([0.7])
+    for verb, out in (("energy", np.zeros(len(state))), ("drive_post", np.zeros(shape))):
+        arguments = (state, state, weight) if verb == "energy" else (state, weight)
+        exact, found = out.copy(), out.astype(np.float32)
+        getattr(reference.diffusion, verb)(exact, *arguments)
+        getattr(backend().diffusion, verb)(found, *(a.astype(np.float32) for a in arguments))
+        np.testing.assert_allclose(found, exact, rtol=1e-4, atol=1e-4)
+
+
+def field(shape=(37, 70)):
+    state = np.random.default_rng(0).standard_normal((2, *shape)).astype(np.float32)
+    c = reference.field.Constants(1.1, 13.0, 1.4, 0.7, 0.1, 0.011, 0.009)
+    exact, found = state.astype(float), state.copy()
+    largest = reference.field.advance(exact, np.empty_like(exact), 5, c, "periodic")
+    measured = cuda_field.advance(found, np.empty_like(found), 5, c, "periodic")
+    np.testing.assert_allclose(found, exact, atol=1e-4)
+    assert abs(measured - largest) < 1e-4
+
+
+def settle(sizes=(7, 40, 13, 5), batch=5):
+    for form, nudge, order, build in (
+        ("mean-difference", "frozen", "even-odd", eq.Network.recurrent),
+        ("plus-minus", "live", "synchronous", eq.Network.recurrent),
+        ("difference", "frozen", "sweep", eq.Network.dense),
+    ):
+        plan = eq.Schedule("drawn", 0.5, 3, 2, order, form, nudge, None)
+        net = build(*sizes, schedule=plan, backend="cpu")
+        test_backends.contract(net)
+        test_backends.check_phases(on_cuda(net), batch, 0)
+
+
+def update(sizes=(7, 70, 13, 5), batch=5):
+    net = eq.Network.recurrent(*sizes, bound=1e6, backend="cpu")
+    for kind in test_backends.OPTIMISERS:
+        test_backends.check_updates(on_cuda(net), kind, batch, 0, steps=1)
+
+
+# Sizes in whole lines of memory, where what a kernel makes of memory is its own doing.
+REGULAR = {
+    "dense": ((64, 128, 64),), "neurons": (64,), "diffusion": ((2, 32, 32),), "field": ((64, 64),),
+    "settle": ((16, 64, 32, 16), 8), "update": ((16, 64, 32, 16), 8),
+}  # fmt: skip
+CASES = {case.__name__: case for case in (dense, neurons, diffusion, field, settle, update)}

@@ -1,0 +1,205 @@
+"""Backend "cuda" computes what the reference specifies: the checks of the other backends, on CUDA text.
+
+Without a GPU the kernels run on the CPU (see `shim`), threads and blocks in three shuffled orders; the arrays are
+strict, so that nothing which would fail with CuPy passes. `make test-gpu` runs the same tests on a GPU.
+"""
+
+import numpy as np
+import pytest
+import shim
+import test_backends
+import test_gradient
+from bounds import gamma, softmax_error
+from cuda_twins import backend, on_cuda
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from oracle import cosine, relative_error
+
+import eqkernel as eq
+from eqkernel import reference
+from eqkernel.cuda import device, field
+from eqkernel.interop import to_host
+
+pytestmark = shim.needed
+DTYPES = test_backends.DTYPES
+ORDERS = (1, 2, 3)  # seeds of the order in which threads and blocks run
+SHAPES = [(1, 1, 1), (3, 7, 13), (33, 97, 31), (70, 31, 97)]
+FIXED = eq.SCHEDULES["converged"].but(tolerance=None)
+FEW = settings(max_examples=12, deadline=None, derandomize=True, database=None)
+widths = st.sampled_from([1, 2, 7, 13, 33])
+seeds = st.integers(0, 2**31)
+
+
+# -- verbs -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("stem", "verb"), test_backends.VERBS)
+def test_verbs(stem, verb, dtype, order):
+    with shim.running(seed=order):
+        for shape in SHAPES:
+            test_backends.check_verb(stem, verb, dtype, *shape, order, backend())
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("neuron", test_backends.RATES)
+def test_neurons(neuron, dtype):
+    with shim.running():
+        for n in (1, 33, 300):
+            test_backends.check_rates(neuron, dtype, n, n, backend())
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_softmax(dtype):
+    drive = np.random.default_rng(0).standard_normal((9, 70)).astype(dtype) * 5
+    exact, found = np.empty((9, 70)), np.empty((9, 70), dtype)
+    reference.neurons.rate(exact, drive.astype(float), "softmax")
+    with shim.running():
+        backend().neurons.rate(found, drive, "softmax")
+    test_backends.within(found, exact, softmax_error(70, dtype))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("boundary", ["periodic", "neumann"])
+@pytest.mark.parametrize("shape", [(1, 1), (3, 7), (2, 40), (1, 5, 9), (2, 19, 33)])
+def test_diffusion(shape, boundary, dtype):
+    """Every verb within gamma_n of itself on absolute values: the Laplacian's terms are four neighbours and -4 s."""
+    rng = np.random.default_rng(3)
+    a, b = (rng.standard_normal(shape).astype(dtype) for _ in range(2))
+    weight, cells = np.array([0.7], dtype), int(np.prod(shape[1:]))
+    size = sum(abs(np.roll(np.pad(abs(s.astype(float)), 1, mode="edge"), 1)).max() for s in (a, b)) * 8
+    calls = {
+        "energy": (np.zeros(shape[0], dtype), (a, b, weight), cells),
+        "drive_post": (np.zeros(shape, dtype), (a, weight), 1),
+        "drive_pre": (np.zeros(shape, dtype), (b, weight), 1),
+        "hebbian": (np.zeros(1, dtype), (a, b, -0.3), cells * shape[0]),
+    }
+    with shim.running():
+        for verb, (out, arguments, terms) in calls.items():
+            exact = out.astype(float)
+            getattr(reference.diffusion, verb)(exact, *test_backends.float64(arguments), boundary=boundary)
+            getattr(backend().diffusion, verb)(out, *arguments, boundary=boundary)
+            test_backends.within(out, exact, gamma(terms + 12, dtype) * terms * size * max(1, abs(a).max()), verb)
+
+
+def test_arrays_that_a_kernel_would_misread_are_refused():
+    with shim.running():
+        arrays = device.current().arrays
+        good, weight = arrays.zeros((4, 6), np.float32), arrays.zeros((6, 6), np.float32)
+        dense = pytest.importorskip("eqkernel.cuda").dense
+        for bad, why in (
+            (np.zeros((4, 6), np.float32), "device arrays"),
+            (arrays.zeros((4, 7), np.float32), "shape"),
+            (arrays.zeros((4, 6), np.float64), "float32 or all float64"),
+            (arrays.zeros((6, 4), np.float32).T, "C-contiguous"),
+        ):
+            with pytest.raises(eq.EqkernelError, match=why):
+                dense.drive_post(good, bad, weight)
+
+
+# -- the field -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("boundary", ["periodic", "neumann"])
+@pytest.mark.parametrize("shape", [(3, 3), (5, 70), (37, 41), (64,), (7,)])
+def test_field(shape, boundary, dtype, order):
+    """Steps in one pass as the reference takes them one by one, each step adding its roundings to what was there."""
+    state = np.random.default_rng(order).standard_normal((2, *shape)).astype(dtype)
+    c = reference.field.Constants(Du=1.1, Dv=13.0, eps=1.4, alpha=0.7, beta=0.1, dt=0.011, dt_v=0.009)
+    for steps in (1, 2, 9):
+        exact, found = state.astype(float), state.copy()
+        largest = reference.field.advance(exact, np.empty_like(exact), steps, c, boundary)
+        with shim.running(seed=order):
+            measured = field.advance(found, np.empty_like(found), steps, c, boundary)
+        # |s| < 5 of noise; a step multiplies an error by at most 1 + dt (8 Du + 1 + 3 s^2) < 2 and adds < 40 roundings.
+        bound = gamma(40, dtype) * 5 * 2.0**steps
+        test_backends.within(found, exact, bound)
+        assert abs(measured - largest) <= bound
+
+
+def test_a_field_that_diverged_says_so():
+    with shim.running():
+        state = np.full((2, 9, 9), np.nan, np.float32)
+        c = reference.field.Constants(1, 1, 1, 1, 0, 0.01, 0.01)
+        assert np.isnan(field.advance(state, state.copy(), 3, c, "periodic"))
+
+
+# -- networks --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_phases(order):
+    @settings(FEW, max_examples=30)
+    @given(net=test_backends.networks(), batch=widths, seed=seeds, variant=st.sampled_from(list(eq.phases.VARIANTS)))
+    def check(net, batch, seed, variant):
+        test_backends.check_phases(on_cuda(net), batch, seed, variant)
+
+    with shim.running(seed=order):
+        check()
+
+
+@pytest.mark.parametrize("kind", test_backends.OPTIMISERS)
+def test_updates(kind):
+    @FEW
+    @given(net=test_backends.networks(skips=False), batch=widths, seed=seeds)
+    def check(net, batch, seed):
+        test_backends.check_updates(on_cuda(test_backends.unbounded(net)), kind, batch, seed)
+
+    with shim.running():
+        check()
+
+
+@pytest.mark.parametrize("kind", test_gradient.SIZES)
+@pytest.mark.parametrize("neuron", ["tanh", "fhn"])
+def test_the_contrast_is_the_gradient(kind, neuron):
+    """Cosine with the gradient of the loss, and the fall of the error with beta, as for every backend."""
+    host, x, y = test_gradient.problem(kind, "cross-entropy", 0.5, "cpu", neuron)
+    with shim.running():
+        net = on_cuda(host)
+        test_gradient.check_cosines(net, x, y)
+        test_gradient.check_order_of_error(net, x, y, ["centered"])
+
+
+@pytest.mark.parametrize("form", ["difference", "mean-difference"])
+def test_float32_keeps_the_gradient_at_weak_feedback(form):
+    """At gamma = 1e-3 the two states themselves would lose it: that the difference is carried is what saves it."""
+    host, x, y = test_gradient.problem("3 hidden", "cross-entropy", 1e-3)
+    exact = eq.ep_gradient(host, x, y, 1e-3)
+    eight = eq.Schedule("eight", 1e-3, 8, 8, "even-odd", tolerance=None)
+    single = eq.Network(host.layers, host.connections, host.cost, eight, backend="cpu")
+    for mine, theirs in zip(single.parameters, host.parameters, strict=True):
+        mine[...] = theirs
+    with shim.running():
+        found = eq.ep_gradient(on_cuda(single), x, y, 1e-3, schedule=single.schedule.but(form=form))
+        assert min(map(cosine, found, exact)) > 0.9999
+        lost = eq.ep_gradient(on_cuda(single), x, y, 1e-3, schedule=single.schedule.but(form="plus-minus"))
+        assert relative_error(lost[0], exact[0]) > 0.2
+
+
+def test_a_sample_settles_to_the_same_bits_whatever_its_batch():
+    host = eq.Network.recurrent(19, 17, 11, 5, dtype="float32", schedule=FIXED)
+    x = np.random.default_rng(0).random((13, 19))
+    with shim.running():
+        net = on_cuda(host)
+        whole = eq.free_phase(net, x).state
+        for size in (1, 2, 5):
+            for part, all_of_it in zip(eq.free_phase(net, x[:size]).state, whole, strict=True):
+                np.testing.assert_array_equal(part, all_of_it[:size])
+
+
+def test_training_learns_what_the_host_learns():
+    """Ten steps in float64, the laterals' projection included, end at the same weights to the digits they leave."""
+    host = eq.Network.recurrent(9, 8, 7, 4, dtype="float64", schedule=FIXED, backend="reference")
+    rng = np.random.default_rng(0)
+    with shim.running():
+        net = on_cuda(host)
+        one, other = eq.Adam(0.01), eq.Adam(0.01)
+        for _ in range(10):
+            x, y = rng.random((6, 9)), rng.integers(0, 4, 6)
+            step, expected = eq.train_step(net, x, y, optimiser=one), eq.train_step(host, x, y, optimiser=other)
+            assert step.loss == pytest.approx(expected.loss, rel=1e-9) and step.accuracy == expected.accuracy
+        np.testing.assert_allclose(to_host(net.buffer), host.buffer, rtol=0, atol=1e-9)
+        np.testing.assert_array_equal(eq.predict(net, x), eq.predict(host, x))

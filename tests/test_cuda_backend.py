@@ -1,0 +1,269 @@
+"""The backend as users meet it: without CuPy, without a driver, with a GPU; arrays in and out; what errors say."""
+
+import inspect
+import io
+import re
+import sys
+from importlib import import_module
+from types import ModuleType
+
+import numpy as np
+import pytest
+import shim
+from cuda_twins import on_cuda
+
+import eqkernel as eq
+from eqkernel import cuda
+from eqkernel.backends import unavailable
+from eqkernel.cuda import device
+from eqkernel.cuda.launcher import HERE
+from eqkernel.fields import FitzHughNagumo
+from eqkernel.interop import on_device, to_host
+
+NET = (5, 8, 7, 3)
+X, Y = np.random.default_rng(0).random((6, 5)), np.arange(6) % 3
+
+
+# -- without a GPU ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def fresh():
+    """What was found out about this machine is forgotten before and after."""
+    device._cupy.cache_clear()
+    yield
+    device._cupy.cache_clear()
+
+
+class NoDriver(RuntimeError):
+    pass
+
+
+def fake_cupy(devices=0, error=None):
+    """A CuPy that imports, on a machine with so many GPUs or a broken driver."""
+    cupy = ModuleType("cupy")
+
+    def count():
+        if error:
+            raise NoDriver(error)
+        return devices
+
+    runtime = type("runtime", (), {"getDeviceCount": staticmethod(count), "CUDARuntimeError": NoDriver})
+    cupy.cuda, cupy.__version__ = type("cuda", (), {"runtime": runtime}), "14.2.0"
+    return cupy
+
+
+@pytest.mark.parametrize(
+    ("cupy", "why"),
+    [
+        (None, "CuPy is not installed"),
+        (fake_cupy(error="cudaErrorInsufficientDriver"), "no usable driver .cudaErrorInsufficientDriver."),
+        (fake_cupy(devices=0), "finds no GPU"),
+    ],
+    ids=["no CuPy", "no driver", "no GPU"],
+)
+def test_backend_cuda_without_a_gpu_is_one_clear_error(cupy, why, monkeypatch, fresh):
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    assert re.search(why, unavailable("cuda"))
+    for build in (
+        lambda: eq.Network.dense(*NET, backend="cuda"),
+        lambda: device.current(),
+        lambda: FitzHughNagumo(9, backend="cuda"),
+    ):
+        with pytest.raises(eq.BackendError, match=why) as caught:
+            build()
+        assert "pip install 'eqkernel[cuda12]'" in str(caught.value) and "cuda13" in str(caught.value)
+    assert eq.Network.dense(*NET).backend == "cpu"  # "auto" does without
+
+
+def test_importing_eqkernel_does_not_import_cupy():
+    assert "cupy" not in sys.modules or shim.ON_GPU
+
+
+def test_auto_does_not_choose_what_was_not_measured():
+    with shim.running() if shim.REASON is None else device.using(None):
+        assert eq.Network.dense(*NET).backend == "cpu"
+
+
+def test_doctor_explains(monkeypatch, fresh):
+    from rich.console import Console
+
+    from eqkernel import doctor
+
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    console = Console(width=400, file=io.StringIO())
+    console.print(doctor._backends())
+    said = console.file.getvalue()
+    assert "CuPy is not installed" in said and "eqkernel[cuda12]" in said
+
+
+@shim.needed
+def test_doctor_checks_the_backend_where_it_is(monkeypatch):
+    from eqkernel import doctor
+
+    monkeypatch.setattr(doctor, "BACKENDS", {name: doctor.BACKENDS[name] for name in ("reference", "cuda")})
+    with shim.running():
+        table, agree = doctor._check()
+    assert agree
+    assert "cuda" in list(table.columns[0].cells)
+
+
+# -- one vocabulary --------------------------------------------------------------------------------------------------
+
+VERBS = ("energy", "drive_post", "drive_pre", "hebbian", "rate", "relax", "difference", "potential")
+ARGUMENTS = re.compile(r"__global__\s+void\s+(?:__launch_bounds__\([^)]*\)\s*)?(\w+)\(([^)]*)\)")
+
+
+def names(function):
+    return list(inspect.signature(function).parameters)
+
+
+@pytest.mark.parametrize("stem", ["dense", "bias", "lateral", "diffusion", "neurons"])
+def test_every_stem_has_the_verbs_of_the_reference(stem):
+    reference = import_module(f"eqkernel.reference.{stem}")
+    module = getattr(cuda, stem)
+    for verb in VERBS:
+        if hasattr(reference, verb):
+            assert names(getattr(module, verb)) == names(getattr(reference, verb)), f"cuda.{stem}.{verb}"
+            assert getattr(module, verb).__doc__
+
+
+def test_a_kernel_has_the_arguments_of_its_verb():
+    """In the same order and by the same names; sizes come on top. The stand-in checks their types."""
+    found = 0
+    for path in HERE.glob("*.cu"):
+        module = getattr(cuda, path.stem, None)
+        for name, arguments in ARGUMENTS.findall(path.read_text()):
+            if name not in VERBS or not hasattr(module, name):
+                continue
+            kernel = [argument.split()[-1].lstrip("*") for argument in arguments.split(",")]
+            rest = iter(kernel)
+            assert all(argument in rest for argument in names(getattr(module, name))), f"{path.name}: {name}{kernel}"
+            found += 1
+    assert found >= 7
+
+
+def test_every_text_says_what_it_is():
+    for path in (*HERE.glob("*.cu"), *HERE.glob("*.cuh")):
+        assert path.read_text().startswith("// "), path.name
+        assert max(map(len, path.read_text().splitlines())) <= 130, path.name
+
+
+# -- arrays of others ------------------------------------------------------------------------------------------------
+
+
+@shim.needed
+def test_results_come_back_as_the_input_came():
+    host = eq.Network.dense(*NET, backend="cpu")
+    expected = eq.free_phase(host, X)
+    with shim.running():
+        net, arrays = on_cuda(host), device.current().arrays
+        there = arrays.asarray(X.astype(np.float32))
+        for x, kind in ((X, np.ndarray), (there, arrays.ndarray)):
+            free = eq.free_phase(net, x)
+            nudged = eq.nudged_phase(net, free, Y, 0.1)
+            gradient = eq.ep_gradient(net, x, Y)
+            for result in (*free.state, *nudged.mean, *nudged.difference, *gradient, eq.predict(net, x)):
+                assert isinstance(result, kind)
+            for found, state in zip(free.state, expected.state, strict=True):
+                np.testing.assert_allclose(to_host(found), state, atol=1e-5)
+
+
+class Tensor:
+    """Device memory of some other library, handed over by DLPack alone."""
+
+    def __init__(self, array):
+        self.array = array
+
+    shape = property(lambda self: self.array.shape)
+    __cuda_array_interface__ = property(lambda self: self.array.__cuda_array_interface__)
+
+    def __len__(self):
+        return len(self.array)
+
+    def __getitem__(self, key):
+        return Tensor(self.array[key])
+
+    def __dlpack__(self, **_):
+        return self.array
+
+
+@shim.shim_only
+def test_foreign_device_arrays_are_used_where_they_lie(monkeypatch):
+    with shim.running():
+        net, arrays = on_cuda(eq.Network.dense(*NET, backend="cpu")), device.current().arrays
+        memory = arrays.asarray(X.astype(np.float32))
+        monkeypatch.setattr(arrays, "from_dlpack", lambda tensor: tensor.__dlpack__(), raising=False)
+        x = eq.phases.check_input(net, Tensor(memory))
+        assert x.data.ptr == memory.data.ptr, "no copy"
+        found, expected = eq.free_phase(net, Tensor(memory)), eq.free_phase(net, memory)
+        np.testing.assert_array_equal(found.output.get(), expected.output.get())
+        labels = Tensor(arrays.asarray(Y))
+        one = eq.nudged_phase(net, expected, labels, 0.1)
+        other = eq.nudged_phase(net, expected, Y, 0.1)
+        np.testing.assert_array_equal(one.difference[1].get(), other.difference[1].get())
+
+
+@shim.needed
+def test_a_step_on_device_arrays_is_that_on_host_arrays():
+    host = eq.Network.dense(*NET, backend="cpu", dtype="float64")
+    with shim.running():
+        arrays = device.current().arrays
+        nets, optimisers = [on_cuda(host) for _ in range(2)], [eq.Momentum(0.1) for _ in range(2)]
+        for _ in range(3):
+            steps = [
+                eq.train_step(net, x, y, optimiser=optimiser)
+                for net, optimiser, (x, y) in zip(
+                    nets, optimisers, ((X, Y), (arrays.asarray(X), arrays.asarray(Y))), strict=True
+                )
+            ]
+            assert steps[0] == steps[1]
+        np.testing.assert_array_equal(nets[0].buffer.get(), nets[1].buffer.get())
+
+
+@shim.needed
+def test_bad_device_arrays_are_one_clear_error():
+    host = eq.Network.dense(*NET, backend="cpu")
+    with shim.running():
+        net, upload = on_cuda(host), device.current().arrays.asarray
+        x = upload(X.astype(np.float32))
+        free = eq.free_phase(net, x)
+        spoilt = X.astype(np.float32)
+        spoilt[2, 3] = np.nan
+        for call, why in (
+            (lambda: eq.free_phase(host, x), "x lies on a GPU, and this network on the host"),
+            (lambda: eq.free_phase(net, x[:, :4]), "takes .B, 5."),
+            (lambda: eq.free_phase(net, upload(spoilt)), "x holds a NaN"),
+            (lambda: eq.nudged_phase(net, free, upload(Y + 7), 0.1), "labels run from 7 to 9"),
+            (lambda: eq.nudged_phase(net, free, upload(X[:, 0]), 0.1), "y must be labels"),
+            (lambda: eq.nudged_phase(net, free, Y[:4], 0.1), "x has 6 samples and y has 4"),
+        ):
+            with pytest.raises(eq.EqkernelError, match=why):
+                call()
+
+
+@shim.needed
+def test_weights_are_saved_and_read_on_either_side(tmp_path):
+    host = eq.Network.recurrent(*NET, backend="cpu")
+    with shim.running():
+        on_cuda(host).save(tmp_path / "net.safetensors")
+        again = eq.Network.load(tmp_path / "net.safetensors", "cuda")
+        assert on_device(again.buffer)
+        np.testing.assert_array_equal(to_host(again.buffer), host.buffer)
+    np.testing.assert_array_equal(eq.Network.load(tmp_path / "net.safetensors", "cpu").buffer, host.buffer)
+
+
+@shim.needed
+def test_a_network_that_no_block_can_hold_runs_verb_by_verb():
+    with shim.running():
+        net = eq.Network.dense(3, 20_000, 4, backend="cuda")
+        assert type(net.engine).__name__ == "Relaxation"
+
+
+@shim.needed
+def test_the_field_is_stepped_on_the_device():
+    with shim.running():
+        ours, theirs = (FitzHughNagumo((21, 40), backend=backend, dtype="float64") for backend in ("cuda", "reference"))
+        for field in (ours, theirs):
+            field.step(7)
+        np.testing.assert_allclose(ours.u, theirs.u, rtol=0, atol=1e-13)

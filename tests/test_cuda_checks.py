@@ -1,0 +1,215 @@
+"""The checking build: no kernel races, strays or reads what nobody wrote; memory is used well; planted bugs are caught.
+
+A kernel text is compiled with a call before each memory access (shim/checker.cpp), so what a GPU would do wrong once in
+a thousand runs is found in the first.
+"""
+
+import re
+
+import numpy as np
+import pytest
+import shim
+from cuda_cases import CASES, REGULAR
+from shim.build import KernelError
+from shim.stand_in import ARRAYS, RawKernel, RawModule, StandIn
+
+from eqkernel import EqkernelError
+from eqkernel.cuda import device
+
+pytestmark = shim.shim_only
+TEXT = "typedef float real;\n"
+
+
+@pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize("case", CASES)
+def test_no_kernel_breaks_a_rule(case, order):
+    with shim.running("check", order):
+        CASES[case]()
+
+
+# -- planted bugs ----------------------------------------------------------------------------------------------------
+
+RACE = "race on shared|nobody has written"
+# what, case, old and new text of the kernels, what the checker says
+BUGS = [
+    ("missing barrier after a tile is loaded", "dense", "__syncthreads(); // the tile is whole", "", RACE),
+    ("missing barrier before it is loaded again", "dense", "__syncthreads(); // and used", "//", RACE),
+    ("missing barrier between refresh and relaxation", "settle",
+     "        if (down && layer < t.top) refresh_down(t, channel, layer, gamma);\n    }\n    __syncthreads();",
+     "        if (down && layer < t.top) refresh_down(t, channel, layer, gamma);\n    }\n", RACE),
+    ("missing barrier after the last lateral drive", "settle", "    __syncthreads();\n    return total;",
+     "    return total;", RACE),
+    ("out-of-bounds load", "dense", "if (first + i < A.rows) element", "if (true) element", "out of bounds"),
+    ("out-of-bounds store", "dense", "if (i < rows && j < columns) out", "if (j < columns) out", "out of bounds"),
+    ("out of the shared memory that was asked for", "field", "#define EDGE 40", "#define EDGE 44",
+     "out of bounds.*dynamic shared"),
+    ("divergent barrier", "diffusion", "if (lane == 0) parts[warp] = part;\n    __syncthreads();",
+     "if (lane == 0) { parts[warp] = part; __syncthreads(); }", "divergent barrier|race on shared"),
+    ("race on an accumulation", "field", "atomicMax(largest, as_bits(most))",
+     "*largest = max(*largest, as_bits(most))", "race on global"),
+    ("uninitialised shared memory", "settle",
+     "    for (int e = threadIdx.x; e < size; e += FUSED_THREADS) memory[e] = 0;\n", "", "nobody has written"),
+    ("a warp maximum that half the warp skips", "neurons", "    highest = warp_max(highest);",
+     "    if (lane < 16) highest = warp_max(highest);", "a warp meets at lines"),
+    ("write through a pointer to const", "neurons", "out[i] = rate_of(drive[i], neuron);",
+     "((real*)drive)[i] = out[i] = rate_of(drive[i], neuron);", "pointer to const"),
+    ("a barrier less after the squares are stepped", "field", "        __syncthreads();\n        real* last = now;",
+     "        real* last = now;", RACE),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("bug", "case", "old", "new", "says"), BUGS, ids=[bug[0] for bug in BUGS])
+def test_planted_bugs_are_caught(bug, case, old, new, says):
+    changed = []
+
+    def edit(name, text):
+        changed.append(text.count(old))
+        return text.replace(old, new)
+
+    with shim.running("check", 1, edit=edit), pytest.raises(KernelError, match=says):
+        CASES[case]()
+    assert 1 in changed, f"`{old}` occurs {changed} times"
+
+
+GRID = """
+extern "C" __global__ void shift(real* a, real* b, int n, int rounds) {
+    for (int round = 0; round < rounds; round++) {
+        const int i = blockIdx.x * blockDim.x + threadIdx.x;
+        b[i] = a[(i + 1) % n];
+        cooperative_groups::this_grid().sync(); // all are written
+        a[i] = b[i];
+        cooperative_groups::this_grid().sync(); // all are read
+    }
+}
+"""
+
+
+def shift(text, cooperative=True, mode="check"):
+    """n numbers moved `rounds` places along by blocks that meet after every move."""
+    a, b, n = ARRAYS.asarray(np.arange(128, dtype=np.float32)), ARRAYS.zeros(128, np.float32), 128
+    module = RawModule(StandIn(mode, seed=1), TEXT + text)
+    RawKernel(module, "shift", cooperative)((4,), (32,), (a, b, np.int32(n), np.int32(3)))
+    np.testing.assert_array_equal(a.get(), np.roll(np.arange(128), -3))
+
+
+def test_a_divergent_barrier_is_named_by_the_fast_build_too():
+    text = 'extern "C" __global__ void k(real* a) { if (threadIdx.x < 40) __syncthreads(); a[threadIdx.x] = 1; }'
+    with pytest.raises(KernelError, match="divergent barrier in block 0: 40 threads wait"):
+        RawModule(StandIn(), TEXT + text).get_function("k")((1,), (64,), (ARRAYS.zeros(64, np.float32),))
+
+
+def test_blocks_that_meet_are_in_step():
+    shift(GRID)
+
+
+@pytest.mark.parametrize("which", ["all are written", "all are read"])
+def test_a_missing_barrier_of_the_grid_is_caught(which):
+    text = re.sub(rf"cooperative_groups::this_grid\(\).sync\(\); // {which}", "", GRID)
+    with pytest.raises(KernelError, match="race on global"):
+        shift(text)
+    with pytest.raises((KernelError, AssertionError)):  # without the checker, by its numbers
+        shift(text, mode="fast")
+
+
+def test_a_barrier_of_the_grid_needs_a_cooperative_launch():
+    with pytest.raises(KernelError, match="ordinary launch"):
+        shift(GRID, cooperative=False)
+
+
+def test_the_fast_build_catches_what_it_can():
+    """Not every bug needs the checker: some break the numbers, or the guard bands around arrays."""
+    caught = 0
+    for _, case, old, new, _ in BUGS:
+        with shim.running("fast", 1, edit=lambda name, text, old=old, new=new: text.replace(old, new)):
+            try:
+                CASES[case]()
+            except (KernelError, AssertionError, EqkernelError):
+                caught += 1
+    assert caught >= len(BUGS) - 6
+
+
+# -- how memory is used ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def profile():
+    """kernel -> requests and sectors or passes, of global and shared reads and writes."""
+    stand_in = StandIn("check", seed=1)
+    stand_in.profile = {}
+    with device.using(stand_in):
+        for name, sizes in REGULAR.items():
+            CASES[name](*sizes)
+    return stand_in.profile
+
+
+# A warp of floats that lie together is 4 sectors of 32 bytes.
+CEILINGS = {"global reads": 4.5, "global writes": 4.5, "shared reads": 2.0, "shared writes": 2.0}
+EXCUSED = {
+    ("advance", "global reads"): 5.5,  # squares of 40 cells do not begin at whole lines
+    ("free_tiles", "shared reads"): 2.7,  # g++ splits the loads of four samples at once, which a GPU keeps whole
+    ("nudged_tiles", "shared reads"): 2.7,
+}
+
+
+def test_memory_is_used_well(profile):
+    kernels = {"drive_post", "drive_pre", "hebbian", "energy", "rate", "relax", "difference", "softmax", "drive",
+               "correlate", "advance", "free_tiles", "nudged_tiles", "update"}  # fmt: skip
+    assert set(profile) == kernels
+    for kernel, counts in profile.items():
+        for (what, most), (requests, passes) in zip(CEILINGS.items(), counts, strict=True):
+            most = EXCUSED.get((kernel, what), most)
+            assert requests == 0 or passes / requests <= most, f"{kernel}: {passes / requests:.2f} for {what}"
+
+
+def test_a_bad_access_pattern_shows():
+    text = """
+extern "C" __global__ void transpose(real* out, const real* in) {
+    __shared__ real tile[32][32];
+    for (int y = 0; y < 32; y++) tile[y][threadIdx.x] = in[32 * y + threadIdx.x];
+    __syncthreads();
+    for (int y = 0; y < 32; y++) out[32 * threadIdx.x + y] = tile[threadIdx.x][y];
+}
+"""
+    stand_in = StandIn("check")
+    stand_in.profile = {}
+    a, b = (ARRAYS.zeros((32, 32), np.float32) for _ in range(2))
+    RawModule(stand_in, TEXT + text).get_function("transpose")((1,), (32,), (a, b))
+    reads, writes, shared_reads, shared_writes = (total / n for n, total in stand_in.profile["transpose"])
+    assert (reads, writes, shared_reads, shared_writes) == (4, 32, 32, 1)
+
+
+# -- the stand-in itself ---------------------------------------------------------------------------------------------
+
+ADD = '''extern "C" __global__ void __launch_bounds__(64) add(real* a, const real* b, real x, int n) {
+    a[threadIdx.x] += x * b[threadIdx.x] + n;
+}'''
+
+
+def test_what_cupy_would_pass_on_wrongly_is_refused():
+    add = RawModule(StandIn(), TEXT + ADD).get_function("add")
+    a, b = (ARRAYS.zeros(32, np.float32) for _ in range(2))
+    x, n = np.float32(1), np.int32(1)
+    add((1,), (32,), (a, b, x, n))
+    np.testing.assert_array_equal(a.get(), 1)
+    for arguments in (
+        (a, b, 1.0, n),  # CuPy sends a double
+        (a, b, x, 1),  # and a 64-bit integer
+        (a, b, np.float64(1), n),
+        (a, b.astype(np.float64), x, n),
+        (a, ARRAYS.zeros((32, 2), np.float32).T, x, n),
+        (a, np.zeros(32, np.float32), x, n),
+        (a, b, x),
+    ):
+        with pytest.raises(TypeError):
+            add((1,), (32,), arguments)
+    for grid, block, shared in (((1,), (128,), 0), ((1,), (2048,), 0), ((1,), (32,), 100_000)):
+        with pytest.raises(KernelError):
+            add(grid, block, (a, b, x, n), shared_mem=shared)
+
+
+def test_host_and_device_arrays_do_not_mix():
+    a, host = ARRAYS.zeros(3, np.float32), np.ones(3, np.float32)
+    for mix in (lambda: a + host, lambda: host + a, lambda: np.asarray(a), lambda: a.__setitem__(..., host)):
+        with pytest.raises(TypeError):
+            mix()
+    np.testing.assert_array_equal((2 * a + 1).get(), 1)

@@ -1,0 +1,83 @@
+"""The real compiler on every CUDA text, without a GPU: it compiles, spills nothing, and leaves room on the chip.
+
+NVRTC comes as the wheel nvidia-cuda-nvrtc (extra "test", on Linux x86-64). A ceiling here is what the kernel needed
+when it was written, a little rounded: who passes it has made a kernel worse, or must say why not.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from shim import build, nvrtc
+
+from eqkernel.cuda.launcher import HERE, text_of
+
+pytestmark = pytest.mark.skipif(
+    nvrtc.library() is None, reason="needs NVRTC: pip install nvidia-cuda-nvrtc (Linux x86-64)"
+)
+ARCHITECTURES = ("75", "80", "90", "100")
+STEMS = sorted(path.stem for path in HERE.glob("*.cu"))
+DEFINES = {"fused": (("LANES", 4),)}
+# float32: kernel -> most registers, least share of a multiprocessor's warps that can be resident (with 256 threads)
+CEILINGS = {
+    "energy": (64, 1.0), "drive_post": (64, 0.5), "drive_pre": (64, 0.5), "hebbian": (64, 0.5),
+    "rate": (32, 1.0), "relax": (32, 1.0), "difference": (32, 1.0), "softmax": (48, 0.75),
+    "drive": (40, 1.0), "correlate": (40, 1.0), "advance": (48, 0.25), "update": (80, 0.375),
+    "free_tiles": (128, 0.25), "nudged_tiles": (128, 0.25),
+}  # fmt: skip
+# Bytes of shared memory chosen at launch: the field's squares; the tiles of 784-512-10, of which a block at least must
+# fit the small multiprocessors of sm_75.
+DYNAMIC = {"advance": 4 * 40 * 40 * 4, "free_tiles": 51_000, "nudged_tiles": 51_000}
+
+
+@pytest.fixture(scope="module")
+def needs():
+    """(stem, architecture) -> what its kernels need, float32; and float64 on sm_90 as (stem, "double")."""
+    jobs = {(stem, arch): ("float32", arch) for stem in STEMS for arch in ARCHITECTURES}
+    jobs |= {(stem, "double"): ("float64", "90") for stem in STEMS}
+    with ThreadPoolExecutor(2) as pool:
+        done = {
+            key: pool.submit(nvrtc.compile, text_of(key[0], dtype, DEFINES.get(key[0], ())), arch)
+            for key, (dtype, arch) in jobs.items()
+        }
+        return {key: future.result() for key, future in done.items()}
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_every_kernel_compiles_and_spills_nothing(needs, stem):
+    declared = set(build.kernels(text_of(stem, "float32", DEFINES.get(stem, ()))))
+    for (file, arch), kernels in needs.items():
+        if file == stem:
+            assert set(kernels) == declared, f"sm_{arch}"
+            for name, need in kernels.items():
+                assert need.spills == need.stack == 0, f"{name}, {arch}: {need}"
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_registers_and_occupancy(needs, arch):
+    found = {name: need for (_, a), kernels in needs.items() if a == arch for name, need in kernels.items()}
+    assert set(found) == set(CEILINGS)
+    for name, need in found.items():
+        registers, least = CEILINGS[name]
+        share = need.occupancy(arch, 256, DYNAMIC.get(name, 0))
+        assert need.registers <= registers, f"{name}: {need.registers} registers"
+        assert share >= least, f"{name}: {share:.0%} of the warps"
+
+
+def test_a_text_that_does_not_compile_says_why():
+    with pytest.raises(RuntimeError, match='identifier "nothing" is undefined'):
+        nvrtc.compile('extern "C" __global__ void k(float* a) { a[0] = nothing; }', "90")
+
+
+def test_spills_are_seen():
+    """A kernel that keeps 300 numbers in at most 32 registers a thread must put them elsewhere."""
+    text = """
+extern "C" __global__ void __launch_bounds__(1024, 2) k(float* a) {
+    float x[300];
+    for (int i = 0; i < 300; i++) x[i] = a[i * 7];
+    __syncthreads();
+#pragma unroll
+    for (int i = 0; i < 300; i++) a[i] = x[i] * x[299 - i] + x[(i * 7) % 300];
+}
+"""
+    need = nvrtc.compile(text, "90")["k"]
+    assert need.spills + need.stack > 0
