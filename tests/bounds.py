@@ -9,6 +9,7 @@ bound with its own u.
 import numpy as np
 
 from eqkernel import reference
+from eqkernel.geometry import AVERAGE, MAX, NONE
 from eqkernel.interop import to_host
 from eqkernel.neurons import TANH_ORDER
 
@@ -59,6 +60,19 @@ def softmax_error(classes, dtype):
     return (classes + 1) * gamma(tanh_roundings(dtype) + 5, dtype) + gamma(classes, dtype)
 
 
+def conv_row_sums(connection, weight, net):
+    """Sums of |weights| into every neuron of post and, backwards, into every one of pre; max pooling at its worst."""
+    g = connection.geometry(net.shapes)
+    up, down = np.zeros((1, g.n_post)), np.zeros((1, g.n_pre))
+    winners = np.zeros((1, g.n_post), np.int32)
+    reference.conv.choose(winners, np.ones((1, g.n_pre)), weight, g)
+    reference.conv.drive_post(up, np.ones((1, g.n_pre)), weight, g, winners)
+    spread = g._replace(pool=NONE if g.pool == NONE else AVERAGE)
+    most = g.window**2 if g.pool == MAX else 1  # any of a window's places may win
+    reference.conv.drive_pre(down, np.full((1, g.n_post), float(most)), weight, spread, None)
+    return up[0], down[0]
+
+
 class Contraction:
     """How far a settle of `net` in its dtype can be from one in exact arithmetic, both with the same steps.
 
@@ -96,18 +110,24 @@ class Contraction:
         for c, w in zip(self.net.connections, self.weights, strict=True):
             gain = self.schedule.gamma ** (c.post - (c.pre or 0))
             if c.stem == "bias":
-                total += 0 if coupling or c.post != layer else w
+                total += 0 if coupling or c.post != layer else np.tile(w, total.size // w.size)
             elif c.post == layer and not (coupling and c.pre == 0):
-                total += w.sum(axis=1)
+                total += conv_row_sums(c, w, self.net)[0] if c.stem == "conv" else w.sum(axis=1)
             elif c.pre == layer and c.post <= self.net.top:
-                total += gain * w.sum(axis=0)
+                total += gain * (conv_row_sums(c, w, self.net)[1] if c.stem == "conv" else w.sum(axis=0))
         return total.max()
 
     def terms_into(self, layer):
         """Products and biases that the drive of a neuron of `layer` sums."""
-        up = [c.pre for c in self.net.connections if c.post == layer and c.pre is not None]
-        down = [c.post for c in self.net.connections if c.pre == layer != c.post]
-        return sum(self.net.sizes[l] for l in up + down) + 1
+        total = 1
+        for c in self.net.connections:
+            up, down = c.post == layer and c.pre is not None, c.pre == layer != c.post
+            if c.stem == "conv" and (up or down):
+                g = c.geometry(self.net.shapes)
+                total += g.kernel**2 * (g.pre_channels if up else g.post_channels) + g.window**2 + 1
+            else:
+                total += up * self.net.sizes[c.pre or 0] + down * self.net.sizes[c.post]
+        return total
 
     def drive_error(self, state_error):
         return self.kappa / self.steepest * state_error + gamma(self.terms, self.dtype) * self.magnitude
@@ -161,5 +181,6 @@ class Contraction:
 def verb_bound(stem, verb, out, arguments, dtype, roundings):
     """gamma_n times the reference verb on absolute values. `energy` subtracts, the other verbs add."""
     size = -abs(out) if verb == "energy" else abs(out)
-    getattr(getattr(reference, stem), verb)(size, *(None if a is None else abs(a) for a in arguments))
+    sizes = (abs(a) if isinstance(a, np.ndarray | float) else a for a in arguments)
+    getattr(getattr(reference, stem), verb)(size, *sizes)
     return gamma(roundings, dtype) * abs(size)

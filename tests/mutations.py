@@ -15,11 +15,13 @@ import numpy as np
 import test_backends
 import test_bptt
 import test_conv
+import test_conv_backends
 import test_cortex
 import test_gradient
 
 import eqkernel as eq
 from eqkernel import costs, cpu, network, optimisers, reference, relaxation
+from eqkernel.geometry import conv_geometry
 
 GRADIENT = (
     ("1 hidden", "cross-entropy"),
@@ -96,6 +98,36 @@ def phases(backend="cpu"):
             test_backends.check_phases(net, 17, 0, "negative")
 
 
+def conv_net(backend, schedule, pool):
+    """Two convolutions, of a map that is no square, the second pooled; couplings that contract."""
+    layers = [eq.Layer((7, 9, 2)), eq.Layer((4, 5, 17), "tanh"), eq.Layer((2, 2, 5), "tanh"), eq.Layer(3, "softmax")]
+    wires = [eq.Conv(0, 1, 3, 2, 1), eq.Conv(1, 2, 3, 1, 1, pool, 2), eq.Dense(2, 3), *map(eq.Bias, (1, 2, 3))]
+    net = eq.Network(layers, wires, "cross-entropy", schedule, "float64", backend)
+    test_backends.contract(net)
+    return net
+
+
+def conv_kernels(backend="cpu"):
+    """test_conv_backends: verbs, choices and phases of fused convolutions against the reference."""
+    for seed, pool in enumerate(("none", "max", "average")):
+        geometry = conv_geometry("here", (7, 9, 2), (3, 4, 17) if pool == "none" else (1, 2, 17), 3, 2, 0, pool, 2)
+        for verb in test_conv_backends.VERBS:
+            test_conv_backends.check_verb(verb, "float64", 9, geometry, seed)
+        test_conv_backends.check_choice("float64", 9, geometry, seed)
+    plans = (("synchronous", "plus-minus", "live"), ("even-odd", "mean-difference", "frozen"),
+             ("sweep", "difference", "frozen"))  # fmt: skip
+    for order, form, nudge in plans:
+        for pool in ("max", "average"):
+            net = conv_net(backend, eq.Schedule("drawn", 0.5, 3, 3, order, form, nudge, None), pool)
+            test_backends.check_phases(net, 9, 0)
+
+
+def conv_updates(backend="cpu"):
+    """test_conv_backends: updates of fused convolutions."""
+    for pool in ("max", "average"):
+        test_backends.check_updates(conv_net(backend, "few-step", pool), "SGD", 9, 0)
+
+
 def updates(backend="reference"):
     """test_backends: the optimisers against their papers."""
     net = eq.Network.recurrent(7, 13, 6, 5, bound=1e6, dtype="float64", backend=backend)
@@ -103,8 +135,6 @@ def updates(backend="reference"):
         test_backends.check_updates(net, kind, 17, 0)
 
 
-# A check fails by an assertion, or by a warning or refusal on its way there.
-CAUGHT = (AssertionError, eq.EqkernelError, eq.UnsettledWarning, RuntimeWarning)
 def cortex(backend="reference"):
     """test_cortex: adaptation, adjustment and reward."""
     test_cortex.test_the_gradient_stays_exact("3 hidden", 0.4, 0.4, "error")
@@ -113,8 +143,11 @@ def cortex(backend="reference"):
     test_cortex.test_a_network_that_adapts_settles_to_the_same_equilibrium_in_every_order("sweep")
 
 
+# A check fails by an assertion, or by a warning or refusal on its way there.
+CAUGHT = (AssertionError, eq.EqkernelError, eq.UnsettledWarning, RuntimeWarning)
 ALL = cortex, gradient, convolution, adjoint, taps, pooled_gradient, settled, bptt, neurons, phases, updates
-CHECKS = {check.__name__: check for check in ALL}
+KERNELS = conv_kernels, conv_updates
+CHECKS = {check.__name__: check for check in ALL + KERNELS}
 
 
 # -- the bugs ------------------------------------------------------------------------------------------------------
@@ -254,7 +287,15 @@ KERNEL_MUTATIONS = [
         "(tanh(drive[i]) - state[i])",
         "phases",
     ),
-]
+    ("kernel not turned round", "correlate.py", "(taps_x - 1 - tx) * stride", "tx * stride", "conv_kernels"),
+    ("phase of the stride", "correlate.py", "(phase_x - padding) % stride", "phase_x", "conv_kernels"),
+    ("border tap dropped", "correlate.py", "source_w - left)", "source_w - 1 - left)", "conv_kernels"),
+    ("the last of equals wins", "pooling.py", "code if values[i] >", "code if values[i] >=", "conv_kernels"),
+    ("a difference with winners of its own", "drives.py", "channel if biased else MEAN", "channel", "conv_kernels"),
+    ("winners of the free state lost", "chain.py", "at + n], tile[free :", "at + n], tile[at :", "conv_kernels"),
+    ("frame off by a row", "trace.py", "(y + padding) * wide", "y * wide", "conv_updates"),
+    ("biases of a map's first place", "update.py", "batch * n, plan[layer, BIASES])", "batch * n, n)", "conv_updates"),
+]  # fmt: skip
 
 
 def run_on_copy(folder, file, old, new, check):

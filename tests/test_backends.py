@@ -349,8 +349,15 @@ def exact_gradient(net, nudged):
     mean, difference = float64(nudged.mean), float64(nudged.difference)
     gradient = engine.gradient(mean, difference, net.schedule)
     size = engine.gradient([abs(m) for m in mean], [abs(d) for d in difference], net.schedule)
-    slack = gamma(2 * len(mean[0]) + 10, net.dtype)  # two sums over the batch; scale, and its own rounding
-    return gradient, [slack * abs(s) for s in size]
+    slack = []
+    for c in net.connections:
+        places = net.sizes[c.post] // net.shapes[c.post][-1]
+        if c.stem == "conv":
+            g = c.geometry(net.shapes)
+            places = g.map_height * g.map_width
+        # Two sums over the batch and the places of a map; scale and its own rounding, the share of an average.
+        slack.append(gamma(2 * len(mean[0]) * places + 12, net.dtype))
+    return gradient, [n * abs(s) for n, s in zip(slack, size, strict=True)]
 
 
 def papers_step(kind, w, g, m, v, t, decay):

@@ -9,6 +9,7 @@ import eqkernel
 from eqkernel import (
     Adam,
     Bias,
+    Conv,
     Dense,
     Lateral,
     Layer,
@@ -28,7 +29,7 @@ PLANS = {
     "plus-minus": FULL.but(form="plus-minus", order="synchronous"),
     "sweep": FULL.but(order="sweep", free_steps=3, nudged_steps=2),
 }
-SIZES = (131, 97, 61, 10)  # no multiple of a vector
+SIZES = (132, 97, 61, 10)  # no multiple of a vector
 BATCHES = [1, 2, 31, 32, 33, 64, 65]
 RNG = np.random.default_rng(0)
 X, Y = RNG.random((65, SIZES[0])), RNG.integers(0, 10, 65)
@@ -43,11 +44,18 @@ def restore_threads():
 
 def skipping(dtype, plan):
     """A topology that the fused kernels do not cover: a skip connection, and a lateral one."""
-    layers = [Layer(131), Layer(97, "tanh"), Layer(61, "tanh"), Layer(10, "linear")]
+    layers = [Layer(132), Layer(97, "tanh"), Layer(61, "tanh"), Layer(10, "linear")]
     connections = [Dense(0, 1), Bias(1), Dense(1, 2), Dense(0, 2), Lateral(2), Dense(2, 3), Dense(1, 3), Bias(3)]
     net = Network(layers, connections, "squared-error", plan, dtype)
     net.buffer *= net.dtype.type(0.25)  # a contraction in every order
     return net
+
+
+def convolving(dtype, plan):
+    """A convolution with a stride, and one of which the maximum is pooled."""
+    layers = [Layer((11, 12, 1)), Layer((6, 6, 5), "tanh"), Layer((3, 3, 17), "tanh"), Layer(10, "softmax")]
+    connections = [Conv(0, 1, 3, 2, 1), Bias(1), Conv(1, 2, 3, 1, 1, "max", 2), Bias(2), Dense(2, 3), Bias(3)]
+    return Network(layers, connections, "cross-entropy", plan, dtype)
 
 
 TOPOLOGIES = {
@@ -57,6 +65,7 @@ TOPOLOGIES = {
     ),
     "recurrent": lambda dtype, plan: Network.recurrent(*SIZES, schedule=plan, dtype=dtype),
     "skip": skipping,
+    "conv": convolving,
 }
 
 
@@ -93,7 +102,7 @@ def test_batchmates_do_not_leak(dtype):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("topology", ["dense", "recurrent"])
+@pytest.mark.parametrize("topology", ["dense", "recurrent", "conv"])
 def test_reused_memory_leaves_no_trace_of_an_earlier_batch(dtype, topology):
     net = TOPOLOGIES[topology](dtype, PLANS["mean-difference"])
     fresh = phases(net, X[:7], Y[:7])
@@ -121,7 +130,7 @@ def test_residual_and_steps_are_those_of_the_slowest_sample(dtype, early_stop):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("topology", ["dense", "recurrent"])
+@pytest.mark.parametrize("topology", ["dense", "recurrent", "conv"])
 def test_states_and_updates_do_not_depend_on_the_number_of_threads(dtype, topology):
     x, y = np.tile(X, (6, 1)) * np.linspace(0.5, 1, 390)[:, None], np.tile(Y, 6)
     found = []

@@ -10,7 +10,18 @@ import pytest
 from numba.core.runtime import _nrt_python, rtsys
 
 import eqkernel
-from eqkernel import Network, Schedule, free_phase, nudged_phase, predict, train_step
+from eqkernel import (
+    Bias,
+    Conv,
+    Dense,
+    Layer,
+    Network,
+    Schedule,
+    free_phase,
+    nudged_phase,
+    predict,
+    train_step,
+)
 
 STEPS = (10, 1000)
 RNG = np.random.default_rng(0)
@@ -19,6 +30,16 @@ X, Y = RNG.random((96, 50)).astype(np.float32), RNG.integers(0, 10, 96)
 
 def network(make=Network.dense, dtype="float32", **options):
     return make(50, 32, 24, 10, neuron="tanh", dtype=dtype, **options)
+
+
+def convolutional(*_, neuron, dtype):
+    """Of a map of 10 x 5: a convolution, and one of which the maximum is pooled."""
+    layers = [Layer((10, 5, 1)), Layer((10, 5, 1), neuron), Layer((2, 1, 2), neuron), Layer(10, "softmax")]
+    wires = [Conv(0, 1, 3, 1, 1), Bias(1), Conv(1, 2, 3, 1, 1, "max", 5), Bias(2), Dense(2, 3), Bias(3)]
+    return Network(layers, wires, dtype=dtype)
+
+
+MAKERS = [Network.dense, Network.recurrent, convolutional]
 
 
 def plan(steps, form="mean-difference", order="even-odd"):
@@ -31,7 +52,7 @@ def settle(net, steps, form="mean-difference"):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("make", [Network.dense, Network.recurrent])
+@pytest.mark.parametrize("make", MAKERS)
 def test_workspace_bytes_do_not_depend_on_steps(dtype, make):
     bytes_at = []
     for steps in STEPS:
@@ -69,7 +90,7 @@ def allocates(steps):
 
 
 @pytest.mark.parametrize("form", ["difference", "mean-difference", "plus-minus"])
-@pytest.mark.parametrize("make", [Network.dense, Network.recurrent])
+@pytest.mark.parametrize("make", MAKERS)
 def test_kernels_allocate_nothing_in_the_step_loop(form, make):
     """Numba counts every allocation of compiled code: as many for 1000 steps as for 10."""
     net, threads = network(make), eqkernel.get_threads()

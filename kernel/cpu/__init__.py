@@ -1,9 +1,10 @@
 """The CPU backend: Numba kernels written by hand, float32 and float64, no libm in inner loops.
 
 `dense`, `conv`, `bias`, `lateral` and `neurons` hold the verbs. For layered networks `layered` takes over with fused
-kernels: `chain` settles a tile of samples (laid out as `tiles` says) and `update` forms the Hebbian contrast and
-applies the optimiser. Under all of them `microkernel` and `gemm` are the matrix product, `arithmetic` the scalar
-functions and `compile` the one way a kernel is compiled and spread over threads.
+kernels: `chain` settles a tile of samples (laid out as `tiles` and `plan` say) by its `drives`, and `update` forms the
+Hebbian contrast and applies the optimiser. Under all of them `microkernel` and `gemm` are the matrix product,
+`correlate`, `pooling` and `trace` the parts of a convolution, `arithmetic` the scalar functions and `compile` the one
+way a kernel is compiled and spread over threads.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from . import bias, conv, dense, lateral, neurons
-from .layered import Layered, plan_of
+from .layered import Layered
+from .plan import plan_of
 
 if TYPE_CHECKING:
     from ..network import Network

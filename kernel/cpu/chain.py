@@ -1,7 +1,7 @@
 """The fused settle of layered networks: a tile of samples goes through all steps of a phase inside one kernel.
 
 Three moves, the same for every order and form, on one channel (see `tiles`) of one layer:
-    refresh_up      up   = W s_below + b
+    refresh_up      up   = W s_below + b                 (`drives`; W is dense or a convolution)
     refresh_down    down = gamma W^T s_above
     relax           s moves towards rho(up + down + lateral + nudge), rho of `neurons`
 `eqkernel.relaxation` spells out the same phases with the verbs, for any network; this file is held to it by test.
@@ -9,16 +9,16 @@ Three moves, the same for every order and form, on one channel (see `tiles`) of 
 
 from __future__ import annotations
 
-from ..neurons import SOFTMAX
+from ..geometry import MAX
 from .arithmetic import maximum
 from .compile import kernel
-from .gemm import forward_panel, forward_times_vector, panel, times_vector, transpose
-from .microkernel import DOTS, SUMS, VECTOR_BYTES
+from .correlate import POOL
+from .drives import combine, complete_drive, copy, pack, refresh_down, refresh_up, top_of, weigh_back
+from .gemm import transpose
+from .microkernel import VECTOR_BYTES
 from .neurons import relax_difference, relax_mean, relax_towards, softmax_rows
 from .tiles import (
-    BIAS,
     DIFFERENCE,
-    DOWN,
     DRIVE,
     EVEN_ODD,
     FREE,
@@ -35,110 +35,21 @@ from .tiles import (
     RUN_FREE,
     RUN_STATE,
     RUN_STATES,
+    SHAPE,
     SIZE,
     STATE,
     SWEEP,
     SYNCHRONOUS,
     UP,
-    WEIGHT,
     ZERO,
+    is_conv,
+    lanes_for,
     piece,
     section_at,
     target_at,
+    tile_lanes,
+    winners_at,
 )
-
-
-@kernel
-def copy(out, a):
-    """out = a, element by element."""
-    for i in range(out.size):
-        out[i] = a[i]
-
-
-@kernel
-def combine(out, a, gain, b):
-    """out = a + gain b, element by element (an array expression would allocate)."""
-    for i in range(out.size):
-        out[i] = a[i] + gain * b[i]
-
-
-@kernel
-def times(tile, lanes, out, theta, at, source, rows, depth, gain, keep):
-    """out = gain * W source (+ out if keep), W (rows, depth) = theta[at:]; out and source lie in the tile."""
-    if lanes == 1:
-        room = tile.size - SUMS * DOTS
-        forward_times_vector(tile, out, theta, at, depth, tile, source, rows, depth, gain, keep, room)
-    else:
-        vectors = lanes // (VECTOR_BYTES // tile.itemsize)
-        forward_panel(tile, out, lanes, theta, at, depth, tile, source, lanes, rows, depth, gain, keep, vectors)
-
-
-@kernel
-def times_transpose(tile, lanes, out, theta, at, source, rows, depth, gain, keep):
-    """out = gain * W^T source (+ out if keep), W (depth, rows) = theta[at:]."""
-    if lanes == 1:
-        times_vector(tile, out, theta, at, rows, tile, source, rows, depth, gain, keep)
-    else:
-        vectors = lanes // (VECTOR_BYTES // tile.itemsize)
-        panel(tile, out, lanes, theta, at, ONE, rows, tile, source, lanes, rows, depth, gain, keep, vectors)
-
-
-@kernel
-def top_of(plan):
-    """The layer that the cost nudges: the last one, or the one below a softmax readout."""
-    last = plan.shape[0] - 1
-    return last - 1 if plan[last, NEURON] == SOFTMAX else last
-
-
-@kernel
-def weigh_back(plan, theta, tile, lanes, out, layer, source, alpha):
-    """out rows of `layer` = alpha W^T s_above; out and source are places in the tile."""
-    n, above = plan[layer, SIZE], plan[layer + 1, SIZE]
-    times_transpose(tile, lanes, out, theta, plan[layer + 1, WEIGHT], source, n, above, alpha, ZERO)
-
-
-@kernel
-def refresh_up(plan, theta, tile, lanes, channel, layer, biased):
-    """up = W s_below + b, without b for a difference."""
-    n, below = plan[layer, SIZE], plan[layer - 1, SIZE]
-    up = piece(plan, tile, lanes, 3 * channel + UP, layer)
-    if not biased:
-        up[:] = tile.dtype.type(0)
-    elif lanes == 1:
-        copy(up, theta[plan[layer, BIAS] : plan[layer, BIAS] + n])
-    else:
-        for i in range(n):
-            up[i * lanes : (i + 1) * lanes] = theta[plan[layer, BIAS] + i]
-    source = section_at(plan, lanes, 3 * channel + STATE, layer - 1) if layer > 1 else ZERO
-    out = section_at(plan, lanes, 3 * channel + UP, layer)
-    times(tile, lanes, out, theta, plan[layer, WEIGHT], source, n, below, tile.dtype.type(1), ONE)
-
-
-@kernel
-def refresh_down(plan, theta, tile, lanes, channel, layer, gamma):
-    """down = gamma W^T s_above."""
-    out = section_at(plan, lanes, 3 * channel + DOWN, layer)
-    weigh_back(plan, theta, tile, lanes, out, layer, section_at(plan, lanes, 3 * channel + STATE, layer + 1), gamma)
-
-
-@kernel
-def complete_drive(plan, theta, tile, lanes, channel, layer, nudge, out):
-    """The section of what is added to `up`: `down` itself, or `out` = down + lateral + nudge * nudge section."""
-    down = 3 * channel + DOWN
-    lateral, nudged = plan[layer, LATERAL] >= 0, nudge != 0 and layer == top_of(plan)
-    if not (lateral or nudged):
-        return down
-    total = piece(plan, tile, lanes, out, layer)
-    if nudged:
-        combine(total, piece(plan, tile, lanes, down, layer), nudge, piece(plan, tile, lanes, NUDGE, layer))
-    else:
-        copy(total, piece(plan, tile, lanes, down, layer))
-    if lateral:
-        n, source = plan[layer, SIZE], section_at(plan, lanes, 3 * channel + STATE, layer)
-        place, gain = section_at(plan, lanes, out, layer), tile.dtype.type(1)
-        # W is symmetric; read as its transpose, it is fastest for a single sample too.
-        times_transpose(tile, lanes, place, theta, plan[layer, LATERAL], source, n, n, gain, ONE)
-    return out
 
 
 @kernel
@@ -197,7 +108,7 @@ def refresh(plan, theta, tile, lanes, form, layer, gamma, up, down):
         if up and layer > 1:
             refresh_up(plan, theta, tile, lanes, channel, layer, biased)
         if down and layer < top:
-            refresh_down(plan, theta, tile, lanes, channel, layer, gamma)
+            refresh_down(plan, theta, tile, lanes, channel, layer, gamma, biased)
 
 
 @kernel
@@ -292,6 +203,11 @@ def set_out(plan, theta, tile, lanes, form):
     aim(plan, theta, tile, lanes, FREE)
     clear(plan, tile, lanes, DIFFERENCE)
     for layer in range(1, plan.shape[0]):
+        if is_conv(plan, layer) and plan[layer, SHAPE + POOL] == MAX:
+            n, free = plan[layer, SIZE] * lanes, winners_at(plan, lanes, FREE, layer)
+            for channel in range(MEAN, DIFFERENCE + 1):
+                at = winners_at(plan, lanes, channel, layer)
+                copy(tile[at : at + n], tile[free : free + n])
         if form == RUN_DIFFERENCE:
             # The mean drive stays that of the free state: up + down + lateral, kept in the mean channel's `up`.
             rest = complete_drive(plan, theta, tile, lanes, FREE, layer, tile.dtype.type(0), DRIVE)
@@ -339,14 +255,6 @@ def finish(plan, tile, lanes, form, beta):
 
 
 @kernel
-def lanes_for(samples, vector):
-    """Width of a tile that holds `samples` samples: one lane, one vector, or two."""
-    if samples == 1:
-        return ONE
-    return vector if samples <= vector else 2 * vector
-
-
-@kernel
 def load_rows(tile, at, lanes, source, first, count, features):
     """Put samples first.. of source (B, features) into rows of a tile; spare lanes repeat the last sample.
 
@@ -372,10 +280,12 @@ def free_tiles(plan, theta, tiles, x, states, report, begin, end, order, steps, 
     """Free phase of tiles begin..end of a batch x (B * n_0,); writes states and, for each tile, a row of report."""
     features = plan[0, SIZE]
     batch, vector = x.size // features, VECTOR_BYTES // tiles.itemsize
+    width = tile_lanes(plan, vector)
     for index in range(begin, end):
-        tile, first = tiles[index], index * 2 * vector
-        count = min(2 * vector, batch - first)
-        lanes = lanes_for(count, vector)
+        tile, first = tiles[index], index * width
+        count = min(width, batch - first)
+        lanes = lanes_for(plan, count, vector)
+        pack(plan, theta, tile, gamma)
         load_rows(tile, ZERO, lanes, x, first, count, features)
         clear(plan, tile, lanes, FREE)
         refresh_up(plan, theta, tile, lanes, FREE, ONE, ONE)
@@ -395,10 +305,12 @@ def nudged_tiles(
     """Nudged phase of tiles begin..end, whose free phase is done; target (B * n_L,)."""
     classes = plan[plan.shape[0] - 1, SIZE]
     batch, vector = target.size // classes, VECTOR_BYTES // tiles.itemsize
+    width = tile_lanes(plan, vector)
     for index in range(begin, end):
-        tile, first = tiles[index], index * 2 * vector
-        count = min(2 * vector, batch - first)
-        lanes = lanes_for(count, vector)
+        tile, first = tiles[index], index * width
+        count = min(width, batch - first)
+        lanes = lanes_for(plan, count, vector)
+        pack(plan, theta, tile, gamma)
         load_rows(tile, target_at(plan, lanes), lanes, target, first, count, classes)
         set_out(plan, theta, tile, lanes, form)
         report[index, 0], report[index, 1], report[index, 2] = settle(

@@ -1,6 +1,7 @@
 """The fused phases of layered networks: what `eqkernel.relaxation` spells out, in kernels, tile by tile.
 
-Covers networks whose every layer is driven by the one below it (dense and bias) and perhaps by itself (lateral).
+Covers networks whose every layer is driven by the one below it (dense or convolution, and bias) and perhaps by itself
+(lateral).
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..neurons import find_neuron
+from ..connections import Conv
 from ..optimisers import Optimiser
 from ..schedules import FORMS, NUDGES, ORDERS, Schedule
-from . import chain, tiles, update
+from . import chain, conv, tiles, update
 from .compile import get_threads, spread
 from .microkernel import VECTOR_BYTES
+from .plan import Plan
 
 if TYPE_CHECKING:
     from ..network import Network
@@ -35,36 +37,15 @@ class Constants(NamedTuple):
     stop: np.floating
 
 
-def plan_of(network: Network) -> NDArray | None:
-    """The table that tells the kernels of a layered network what is where (`tiles`); None for another topology."""
-    if network.cost.on_rate or any(layer.adaptation for layer in network.layers):
-        return None
-    plan = np.full((len(network.layers), 6), -1, np.int64)
-    plan[:, tiles.SIZE] = network.sizes
-    plan[:, tiles.NEURON] = [find_neuron(layer.neuron).code for layer in network.layers]
-    plan[:, tiles.ROW] = np.cumsum([0, 0, *network.sizes[1:-1]])
-    column = {"dense": tiles.WEIGHT, "bias": tiles.BIAS, "lateral": tiles.LATERAL}
-    for connection, at in zip(network.connections, network.offsets, strict=True):
-        pre = connection.pre if connection.pre is not None else connection.post - 1
-        if connection.stem == "bias" and len(network.shapes[connection.post]) > 1:
-            return None  # shared by the positions of a map
-        if connection.stem not in column or not connection.post - 1 <= pre <= connection.post:
-            return None
-        plan[connection.post, column[connection.stem]] = at
-    return plan if (plan[1:, [tiles.WEIGHT, tiles.BIAS]] >= 0).all() else None
-
-
 class Workspace:
     """All memory of a training step for batches of up to `batch` samples; its size knows nothing of settle steps."""
 
-    def __init__(self, plan: NDArray, batch: int, dtype: np.dtype) -> None:
-        width = 2 * VECTOR_BYTES // dtype.itemsize
-        count = -(-batch // width)
-        rows = int(plan[1:, tiles.SIZE].sum())
-        features, classes = int(plan[0, tiles.SIZE]), int(plan[-1, tiles.SIZE])
-        self.batch, self.width = batch, width
-        self.blocks = [(int(row), int(n)) for row, n in plan[1:, [tiles.ROW, tiles.SIZE]]]
-        self.tiles = np.zeros((count, (features + tiles.SECTIONS * rows + classes + 1) * width), dtype)
+    def __init__(self, plan: Plan, batch: int, dtype: np.dtype) -> None:
+        count = -(-batch // plan.width)
+        rows = int(plan.table[1:, tiles.SIZE].sum())
+        self.batch, self.width = batch, plan.width
+        self.blocks = [(int(row), int(n)) for row, n in plan.table[1:, [tiles.ROW, tiles.SIZE]]]
+        self.tiles = np.zeros((count, plan.size), dtype)
         self.state, self.mean, self.difference = (np.zeros(batch * rows, dtype) for _ in range(3))
         self.report = np.zeros((count, 3))
         self._views: dict[str, tuple[int, list[NDArray]]] = {}
@@ -96,9 +77,9 @@ class Workspace:
 class Layered:
     """The phases of one layered network."""
 
-    def __init__(self, network: Network, plan: NDArray) -> None:
+    def __init__(self, network: Network, plan: Plan) -> None:
         self.network, self.plan, self.sizes = network, plan, network.sizes
-        self.synapses = sum(w.size for w in network.parameters)
+        self.products = plan.products
         self.workspace: Workspace | None = None
         self._constants: tuple[Schedule, Constants] | None = None
 
@@ -127,7 +108,7 @@ class Layered:
 
         def run(begin: int, end: int) -> None:
             chain.free_tiles(
-                self.plan, self.network.buffer, workspace.tiles, x.reshape(-1), workspace.state, workspace.report,
+                self.plan.table, self.network.buffer, workspace.tiles, x.reshape(-1), workspace.state, workspace.report,
                 begin, end, c.order, schedule.free_steps, c.gamma, c.step, c.stop,
             )  # fmt: skip
 
@@ -154,7 +135,7 @@ class Layered:
 
         def run(begin: int, end: int) -> None:
             chain.nudged_tiles(
-                self.plan, self.network.buffer, workspace.tiles, target.reshape(-1),
+                self.plan.table, self.network.buffer, workspace.tiles, target.reshape(-1),
                 workspace.mean, workspace.difference, workspace.report, begin, end,
                 form, c.order, schedule.nudged_steps, c.gamma, signed, c.step, c.nudge, c.stop,
             )  # fmt: skip
@@ -172,7 +153,7 @@ class Layered:
             def part(index: int, parts: int) -> None:
                 run(count * index // parts, count * (index + 1) // parts)
 
-            spread(part, count, 2.0 * self.synapses * batch * steps)
+            spread(part, count, 2.0 * self.products * batch * steps)
             taken, residual, early = workspace.report[:count].max(axis=0).tolist()  # a NaN wins
         return int(taken), residual, early
 
@@ -196,22 +177,35 @@ class Layered:
 
     def _update(self, theta, first, second, mean, difference, schedule, rule, rates, hyper) -> None:  # type: ignore[no-untyped-def]
         network, dtype, batch = self.network, self.network.dtype, len(mean[0])
+        vector = VECTOR_BYTES // dtype.itemsize
         scales = np.zeros(len(self.sizes), dtype)
         for connection in network.connections:
             scales[connection.post] = network.scale(connection, schedule) / batch
         scales[0] = network.has_readout
         rate, decay = (dtype.type(value) for value in rates)
         constants = np.array(hyper, dtype)
-        traces = np.empty((get_threads(), update.scratch(self.sizes)), dtype)
+        traces = np.empty((get_threads(), update.scratch(self.plan.table, vector)), dtype)
+        winners = self._winners(mean)
         x, flat_mean, flat_difference = mean[0].reshape(-1), _flat(mean), _flat(difference)
 
         def part(index: int, parts: int) -> None:
             update.update_part(
-                self.plan, theta, first, second, x, flat_mean, flat_difference, scales, traces[index],
+                self.plan.table, theta, first, second, x, flat_mean, flat_difference, winners, scales, traces[index],
                 index, parts, rate, decay, rule, constants,
             )  # fmt: skip
 
-        spread(part, get_threads(), 4.0 * self.synapses * batch)
+        spread(part, get_threads(), 4.0 * self.products * batch)
+
+    def _winners(self, mean: list[NDArray]) -> NDArray:
+        """Where the mean state's max poolings are, laid out as the flat states; empty if there are none."""
+        wires = zip(self.network.connections, self.network.parameters, strict=True)
+        pools = [(c, w) for c, w in wires if isinstance(c, Conv) and c.chooses]
+        if not pools:
+            return np.empty(0, self.network.dtype)
+        winners, shapes = [np.zeros_like(block) for block in mean], self.network.shapes
+        for c, weight in pools:
+            conv.choose(winners[c.post], mean[c.pre], weight, c.geometry(shapes))
+        return _flat(winners)
 
 
 def _flat(blocks: list[NDArray]) -> NDArray:

@@ -217,3 +217,78 @@ def dots(typing, out, out_at, a, a_at, a_row, rows, x, x_at, depth):  # type: ig
         return context.get_dummy_value()
 
     return types.void(out, index, a, index, index, index, x, index, index), emit
+
+
+def patch(rows: int) -> Any:
+    """The kernel of a correlation, for `rows` registers: a sum over two nested loops,
+
+        C[i, :] = (C[i, :] if keep else start[i]) + sum_(o < outer) sum_(k < inner) A[o, k, i] * B[o, k, :]
+
+    one vector wide; `start` lies in A, whose rows are neighbours. Both sums run in order for each element.
+    """
+
+    @intrinsic
+    def multiply(
+        typing, c, c_at, c_row, keep, a, start, a_at, a_outer, a_inner, b, b_at, b_outer, b_inner, outer, inner
+    ):  # type: ignore[no-untyped-def] # fmt: skip
+        index = types.intp
+        signature = types.void(c, index, index, index, a, *[index] * 4, b, *[index] * 5)
+
+        def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
+            c, c_at, c_row, keep, a, start, a_at, a_outer, a_inner, b, b_at, b_outer, b_inner, outer, inner = args
+            e = _Emitter(context, builder, sig.args[0])
+            places = ((0, c, c_at), (4, a, start), (4, a, a_at), (9, b, b_at))
+            c, start, a, b = (e.pointer(sig.args[i], array, at) for i, array, at in places)
+            names = ("kept", "fresh", "ready", "outside", "inside", "onwards", "after")
+            kept, fresh, ready, outside, inside, onwards, after = map(builder.append_basic_block, names)
+
+            def loop(block: Any, entry: Any, entries: list[Any]) -> list[Any]:
+                """At the start of `block` a phi for each of its `entries`, values on the way in from `entry`."""
+                builder.position_at_end(block)
+                phis = [builder.phi(value.type) for value in entries]
+                for phi, value in zip(phis, entries, strict=True):
+                    phi.add_incoming(value, entry)
+                return phis
+
+            def again(phis: list[Any], values: list[Any]) -> None:
+                for phi, value in zip(phis, values, strict=True):
+                    phi.add_incoming(value, builder.block)
+
+            zero, one = e.number(0), e.number(1)
+            builder.cbranch(builder.icmp_signed("!=", keep, zero), kept, fresh)
+            builder.position_at_end(fresh)
+            news = [e.broadcast(builder.load(builder.gep(start, [e.number(i)]))) for i in range(rows)]
+            builder.branch(ready)
+            builder.position_at_end(kept)
+            olds = [e.load(e.row(c, c_row, i)) for i in range(rows)]
+            builder.branch(ready)
+            first = loop(ready, fresh, news)
+            for phi, value in zip(first, olds, strict=True):
+                phi.add_incoming(value, kept)
+            some = builder.and_(builder.icmp_signed(">", outer, zero), builder.icmp_signed(">", inner, zero))
+            builder.cbranch(some, outside, after)
+
+            o, a_o, b_o, *sums_o = at_o = loop(outside, ready, [zero, a, b, *first])
+            builder.branch(inside)
+            k, a_k, b_k, *sums = at_k = loop(inside, outside, [zero, a_o, b_o, *sums_o])
+            vector = e.load(b_k)
+            weights = [e.broadcast(builder.load(builder.gep(a_k, [e.number(i)]))) for i in range(rows)]
+            sums = [e.fma(weight, vector, total) for weight, total in zip(weights, sums, strict=True)]
+            k = builder.add(k, one)
+            again(at_k, [k, builder.gep(a_k, [a_inner]), builder.gep(b_k, [b_inner]), *sums])
+            builder.cbranch(builder.icmp_signed("<", k, inner), inside, onwards)
+            builder.position_at_end(onwards)
+            o = builder.add(o, one)
+            again(at_o, [o, builder.gep(a_o, [a_outer]), builder.gep(b_o, [b_outer]), *sums])
+            builder.cbranch(builder.icmp_signed("<", o, outer), outside, after)
+
+            totals = loop(after, ready, first)
+            for phi, value in zip(totals, sums, strict=True):
+                phi.add_incoming(value, onwards)
+            for i, total in enumerate(totals):
+                e.store(total, e.row(c, c_row, i))
+            return context.get_dummy_value()
+
+        return signature, emit
+
+    return multiply

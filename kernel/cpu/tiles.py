@@ -1,8 +1,8 @@
 """Where everything of a tile of samples lies: the map that the fused kernels of a layered network share.
 
-A tile is a single sample, or one or two vectors of samples (16 or 32 in float32, 8 or 16 in float64). It is stored
-features first, element (i, b) of a layer at row i, lane b, and goes through all steps of a phase without leaving the
-cache. In one flat piece of memory:
+A tile is a single sample, or one or two vectors of samples (16 or 32 in float32, 8 or 16 in float64); a network with
+convolutions has tiles of one vector, since its states are large. It is stored features first, element (i, b) of a layer
+at row i, lane b, and goes through all steps of a phase without leaving the cache. In one flat piece of memory:
 
     x            n_0 rows            the clamped input
     channel 0    state, up, down     the free phase: s, W s_below + b, gamma W^T s_above, of layers 1..L
@@ -11,6 +11,8 @@ cache. In one flat piece of memory:
     drive        two sections        drives being put together: down + lateral + nudge
     nudge        one section         on the top layer, the nudge at beta = 1
     target       n_L rows
+    of each convolution: packed weights upwards and downwards; the winners of max pooling, one section a channel
+    map          room for one map before it is pooled
 
 The end of the memory is scratch for single samples, whose tile fills but a small part of it.
 """
@@ -23,8 +25,10 @@ from .compile import kernel, paste
 
 # Typed integers, not literals: Numba would compile every kernel once for each literal it is called with.
 _CODES = tuple(np.arange(13))
-# Columns of the plan, one row a layer: what a kernel must know of the network. LATERAL is -1 where there is none.
-SIZE, WEIGHT, BIAS, LATERAL, NEURON, ROW = _CODES[:6]
+# Columns of the plan, one row a layer: what a kernel must know of the network. LATERAL is -1 where there is none. The
+# BIASES biases take turns along the neurons. The rest is for layers that a convolution drives, and -1 for others: where
+# in a tile its weights, winners and room are, and from SHAPE on its ConvGeometry.
+SIZE, WEIGHT, BIAS, LATERAL, NEURON, ROW, BIASES, PACKED_UP, PACKED_DOWN, WINNERS, ROOM, SHAPE = _CODES[:12]
 STATE, UP, DOWN = _CODES[:3]
 FREE, MEAN, DIFFERENCE = _CODES[:3]
 PLUS, MINUS = MEAN, DIFFERENCE
@@ -57,3 +61,33 @@ def piece(plan, tile, lanes, section, layer):
 @kernel
 def target_at(plan, lanes):
     return (plan[0, SIZE] + SECTIONS * rows_of(plan)) * lanes
+
+
+@kernel
+def is_conv(plan, layer):
+    """Whether a convolution drives the layer."""
+    return plan[layer, PACKED_UP] >= 0
+
+
+@kernel
+def tile_lanes(plan, vector):
+    """Lanes of a full tile."""
+    for layer in range(1, plan.shape[0]):
+        if is_conv(plan, layer):
+            return vector
+    return 2 * vector
+
+
+@kernel
+def lanes_for(plan, samples, vector):
+    """Width of a tile that holds `samples` samples: one lane, one vector, or two."""
+    full = tile_lanes(plan, vector)
+    if samples == 1 and full > vector:
+        return ONE
+    return vector if samples <= vector else full
+
+
+@kernel
+def winners_at(plan, lanes, channel, layer):
+    """Where the winners of a channel's max pooling into the layer are."""
+    return plan[layer, WINNERS] + channel * plan[layer, SIZE] * lanes

@@ -12,8 +12,10 @@ import numpy as np
 
 from .arithmetic import real
 from .compile import kernel, never_inline
+from .correlate import POST_C, filter_size
 from .gemm import multiply_add
-from .tiles import BIAS, LATERAL, ONE, ROW, SIZE, WEIGHT, ZERO
+from .tiles import BIAS, BIASES, LATERAL, ONE, ROW, SHAPE, SIZE, WEIGHT, ZERO, is_conv
+from .trace import begin_trace, end_trace, sum_batch, trace_room
 
 GRADIENT, SGD, MOMENTUM, ADAM = range(4)
 _ROWS = 56  # what is read of the presynaptic states serves four blocks of the product in turn
@@ -25,9 +27,16 @@ def share(n, part, parts):
     return n * part // parts, n * (part + 1) // parts
 
 
-def scratch(sizes: list[int]) -> int:
-    """Elements of working memory that one thread needs: a block of rows of the widest matrix, or a bias."""
-    return _ROWS * max(sizes)
+@kernel
+def scratch(plan, vector):
+    """Elements of working memory that one thread needs: a block of rows of a matrix or all filters, or biases."""
+    most = 0
+    for layer in range(plan.shape[0]):
+        most = max(most, _ROWS * plan[layer, SIZE])
+        if is_conv(plan, layer):
+            shape = plan[layer, SHAPE:]
+            most = max(most, shape[POST_C] * filter_size(shape) + trace_room(shape, shape[POST_C], vector))
+    return most
 
 
 @kernel
@@ -87,40 +96,68 @@ def update_matrix(
 
 
 @kernel
+def update_filters(
+    theta, first, second, at, pre, pre_mean, pre_difference, pre_at, mean, difference, winners, post_at,
+    batch, scale, begin, end, trace, rate, decay, rule, hyper, shape,
+):  # fmt: skip
+    """Filters begin..end of a convolution whose weights are theta[at:]. pre says whether pre has a difference."""
+    if begin == end:
+        return
+    taps = filter_size(shape)
+    gradient, room = trace[: (end - begin) * taps], trace[(end - begin) * taps :]
+    gradient[:] = real(0.0, scale)
+    begin_trace(room, begin, end, shape)
+    sum_batch(room, pre_mean, pre_at, difference, post_at, winners, post_at, batch, begin, end, shape)
+    if pre:
+        sum_batch(room, pre_difference, pre_at, mean, post_at, winners, post_at, batch, begin, end, shape)
+    end_trace(gradient, room, begin, end, scale, shape)
+    learn(theta, first, second, at + begin * taps, gradient, rate, decay, rule, hyper)
+
+
+@kernel
 def update_part(
-    plan, theta, first, second, x, means, differences, scales, trace, part, parts, rate, decay, rule, hyper
-):
+    plan, theta, first, second, x, means, differences, winners, scales, trace, part, parts,
+    rate, decay, rule, hyper,
+):  # fmt: skip
     """One thread's share of the rows of every connection of a layered network.
 
-    x (B * n_0,); means and differences hold blocks (B, n_l) of layers 1..L; scales[l] = -gamma^(l - top) / B turns the
-    contrast of connections into layer l into the gradient of the mean loss, and scales[0] says whether layer L is a
-    readout. With rule GRADIENT theta receives the gradient.
+    x (B * n_0,); means, differences and winners hold blocks (B, n_l) of layers 1..L, winners none without max pooling;
+    scales[l] = -gamma^(l - top) / B turns the contrast of connections into layer l into the gradient of the mean loss,
+    and scales[0] says whether layer L is a readout. With rule GRADIENT theta receives the gradient.
     """
     batch, last = x.size // plan[0, SIZE], plan.shape[0] - 1
     none = real(0.0, rate)
     for layer in range(1, plan.shape[0]):
         n, below, post_at = plan[layer, SIZE], plan[layer - 1, SIZE], batch * plan[layer, ROW]
         begin, end = share(n, part, parts)
+        channel, end_channel = share(plan[layer, BIASES], part, parts)
         readout = layer == last and scales[0] != none
         pre = layer > 1 and not readout
         pre_mean = x if layer == 1 else means
         pre_at = 0 if layer == 1 else batch * plan[layer - 1, ROW]
-        update_matrix(
-            theta, first, second, plan[layer, WEIGHT], pre, pre_mean, differences, pre_at, below,
-            means, differences, post_at, n, batch, scales[layer], begin, end, trace, rate, decay, rule, hyper,
-        )  # fmt: skip
+        if is_conv(plan, layer):
+            update_filters(
+                theta, first, second, plan[layer, WEIGHT], pre, pre_mean, differences, pre_at,
+                means, differences, winners, post_at, batch, scales[layer], channel, end_channel,
+                trace, rate, decay, rule, hyper, plan[layer, SHAPE:],
+            )  # fmt: skip
+        else:
+            update_matrix(
+                theta, first, second, plan[layer, WEIGHT], pre, pre_mean, differences, pre_at, below,
+                means, differences, post_at, n, batch, scales[layer], begin, end, trace, rate, decay, rule, hyper,
+            )  # fmt: skip
         if plan[layer, LATERAL] >= 0:
             update_matrix(
                 theta, first, second, plan[layer, LATERAL], True, means, differences, post_at, n,
                 means, differences, post_at, n, batch, real(0.5, rate) * scales[layer], begin, end,
                 trace, rate, decay, rule, hyper,
             )  # fmt: skip
-        column = trace[: end - begin]
+        column = trace[: end_channel - channel]
         column[:] = none
-        for b in range(batch):
-            row = differences[post_at + b * n + begin : post_at + b * n + end]
+        for at in range(post_at + channel, post_at + batch * n, plan[layer, BIASES]):
+            row = differences[at : at + column.size]
             for i in range(column.size):
                 column[i] += row[i]
         for i in range(column.size):
             column[i] *= scales[layer]
-        learn(theta, first, second, plan[layer, BIAS] + begin, column, rate, none, rule, hyper)
+        learn(theta, first, second, plan[layer, BIAS] + channel, column, rate, none, rule, hyper)

@@ -1,0 +1,156 @@
+"""The drives of a layer in a tile: what the layers below, above and beside it do to it, whatever connects them."""
+
+from __future__ import annotations
+
+from ..neurons import SOFTMAX
+from .compile import kernel
+from .conv import down_through, up_through
+from .correlate import pack_down, pack_up
+from .gemm import forward_panel, forward_times_vector, panel, times_vector
+from .microkernel import DOTS, SUMS, VECTOR_BYTES
+from .tiles import (
+    BIAS,
+    BIASES,
+    DOWN,
+    LATERAL,
+    MEAN,
+    NEURON,
+    NUDGE,
+    ONE,
+    PACKED_DOWN,
+    PACKED_UP,
+    ROOM,
+    SHAPE,
+    SIZE,
+    STATE,
+    UP,
+    WEIGHT,
+    ZERO,
+    is_conv,
+    piece,
+    section_at,
+    winners_at,
+)
+
+
+@kernel
+def copy(out, a):
+    """out = a, element by element."""
+    for i in range(out.size):
+        out[i] = a[i]
+
+
+@kernel
+def combine(out, a, gain, b):
+    """out = a + gain b, element by element (an array expression would allocate)."""
+    for i in range(out.size):
+        out[i] = a[i] + gain * b[i]
+
+
+@kernel
+def times(tile, lanes, out, theta, at, source, rows, depth, gain, keep):
+    """out = gain * W source (+ out if keep), W (rows, depth) = theta[at:]; out and source lie in the tile."""
+    if lanes == 1:
+        room = tile.size - SUMS * DOTS
+        forward_times_vector(tile, out, theta, at, depth, tile, source, rows, depth, gain, keep, room)
+    else:
+        vectors = lanes // (VECTOR_BYTES // tile.itemsize)
+        forward_panel(tile, out, lanes, theta, at, depth, tile, source, lanes, rows, depth, gain, keep, vectors)
+
+
+@kernel
+def times_transpose(tile, lanes, out, theta, at, source, rows, depth, gain, keep):
+    """out = gain * W^T source (+ out if keep), W (depth, rows) = theta[at:]."""
+    if lanes == 1:
+        times_vector(tile, out, theta, at, rows, tile, source, rows, depth, gain, keep)
+    else:
+        vectors = lanes // (VECTOR_BYTES // tile.itemsize)
+        panel(tile, out, lanes, theta, at, ONE, rows, tile, source, lanes, rows, depth, gain, keep, vectors)
+
+
+@kernel
+def top_of(plan):
+    """The layer that the cost nudges: the last one, or the one below a softmax readout."""
+    last = plan.shape[0] - 1
+    return last - 1 if plan[last, NEURON] == SOFTMAX else last
+
+
+@kernel
+def weigh_back(plan, theta, tile, lanes, out, layer, source, alpha):
+    """out rows of `layer` = alpha W^T s_above; out and source are places in the tile."""
+    n, above = plan[layer, SIZE], plan[layer + 1, SIZE]
+    times_transpose(tile, lanes, out, theta, plan[layer + 1, WEIGHT], source, n, above, alpha, ZERO)
+
+
+@kernel
+def pack(plan, theta, tile, gamma):
+    """Bring the weights of convolutions into the order of their kernels."""
+    for layer in range(1, plan.shape[0]):
+        if is_conv(plan, layer):
+            weight, shape = plan[layer, WEIGHT], plan[layer, SHAPE:]
+            pack_up(tile, plan[layer, PACKED_UP], theta, weight, theta, plan[layer, BIAS], shape)
+            if layer > 1:
+                pack_down(tile, plan[layer, PACKED_DOWN], theta, weight, gamma, shape)
+
+
+@kernel
+def winners_of(plan, lanes, channel, layer, biased):
+    """The winners of a channel's max pooling into the layer; those of a difference are its mean's."""
+    return winners_at(plan, lanes, channel if biased else MEAN, layer)
+
+
+@kernel
+def refresh_up(plan, theta, tile, lanes, channel, layer, biased):
+    """up = W s_below + b, without b for a difference."""
+    n, below = plan[layer, SIZE], plan[layer - 1, SIZE]
+    source = section_at(plan, lanes, 3 * channel + STATE, layer - 1) if layer > 1 else ZERO
+    out = section_at(plan, lanes, 3 * channel + UP, layer)
+    if is_conv(plan, layer):
+        winners = winners_of(plan, lanes, channel, layer, biased)
+        room, packed, shape = plan[layer, ROOM], plan[layer, PACKED_UP], plan[layer, SHAPE:]
+        up_through(tile, lanes, out, source, winners, room, packed, biased, biased, shape)
+        return
+    up, biases = piece(plan, tile, lanes, 3 * channel + UP, layer), plan[layer, BIASES]
+    if not biased:
+        up[:] = tile.dtype.type(0)
+    elif lanes == 1:
+        for i in range(0, n, biases):
+            copy(up[i : i + biases], theta[plan[layer, BIAS] : plan[layer, BIAS] + biases])
+    else:
+        for i in range(n):
+            up[i * lanes : (i + 1) * lanes] = theta[plan[layer, BIAS] + i % biases]
+    times(tile, lanes, out, theta, plan[layer, WEIGHT], source, n, below, tile.dtype.type(1), ONE)
+
+
+@kernel
+def refresh_down(plan, theta, tile, lanes, channel, layer, gamma, biased):
+    """down = gamma W^T s_above; packed weights hold gamma already."""
+    above = layer + 1
+    out = section_at(plan, lanes, 3 * channel + DOWN, layer)
+    source = section_at(plan, lanes, 3 * channel + STATE, above)
+    if is_conv(plan, above):
+        winners = winners_of(plan, lanes, channel, above, biased)
+        room, packed, shape = plan[above, ROOM], plan[above, PACKED_DOWN], plan[above, SHAPE:]
+        down_through(tile, lanes, out, source, winners, room, packed, shape)
+    else:
+        weigh_back(plan, theta, tile, lanes, out, layer, source, gamma)
+
+
+@kernel
+def complete_drive(plan, theta, tile, lanes, channel, layer, nudge, out):
+    """The section of what is added to `up`: `down` itself, or `out` = down + lateral + nudge * nudge section."""
+    down = 3 * channel + DOWN
+    lateral, nudged = plan[layer, LATERAL] >= 0, nudge != 0 and layer == top_of(plan)
+    if not (lateral or nudged):
+        return down
+    total = piece(plan, tile, lanes, out, layer)
+    if nudged:
+        combine(total, piece(plan, tile, lanes, down, layer), nudge, piece(plan, tile, lanes, NUDGE, layer))
+    else:
+        copy(total, piece(plan, tile, lanes, down, layer))
+    if lateral:
+        n, source = plan[layer, SIZE], section_at(plan, lanes, 3 * channel + STATE, layer)
+        place, gain = section_at(plan, lanes, out, layer), tile.dtype.type(1)
+        # W is symmetric; read as its transpose, it is fastest for a single sample too.
+        times_transpose(tile, lanes, place, theta, plan[layer, LATERAL], source, n, n, gain, ONE)
+    return out

@@ -1,0 +1,77 @@
+"""The table that tells the kernels of a layered network what is where (its columns are in `tiles`)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..connections import Conv
+from ..geometry import MAX, NONE, ConvGeometry
+from ..neurons import find_neuron
+from . import tiles
+from .correlate import packed_down, packed_up
+from .microkernel import VECTOR_BYTES
+
+if TYPE_CHECKING:
+    from ..network import Network
+
+
+class Plan(NamedTuple):
+    """table (L + 1, columns), a row a layer; a full tile holds `width` samples and has `size` elements.
+
+    products is how many multiply-adds one pass through all connections takes for one sample.
+    """
+
+    table: NDArray
+    width: int
+    size: int
+    products: int
+
+
+def plan_of(network: Network) -> Plan | None:
+    """The plan of a network whose every layer is driven by the one below it and perhaps by itself; None for others."""
+    if network.cost.on_rate or any(layer.adaptation for layer in network.layers):
+        return None
+    table = np.full((len(network.layers), tiles.SHAPE + len(ConvGeometry._fields)), -1, np.int64)
+    table[:, tiles.SIZE] = network.sizes
+    table[:, tiles.NEURON] = [find_neuron(layer.neuron).code for layer in network.layers]
+    table[:, tiles.ROW] = np.cumsum([0, 0, *network.sizes[1:-1]])
+    table[:, tiles.BIASES] = [shape[-1] for shape in network.shapes]
+    column = {"dense": tiles.WEIGHT, "conv": tiles.WEIGHT, "bias": tiles.BIAS, "lateral": tiles.LATERAL}
+    geometries = {}
+    for connection, at in zip(network.connections, network.offsets, strict=True):
+        post, pre = connection.post, connection.post - 1 if connection.pre is None else connection.pre
+        if connection.stem not in column or not post - 1 <= pre <= post or table[post, column[connection.stem]] >= 0:
+            return None
+        table[post, column[connection.stem]] = at
+        if isinstance(connection, Conv):
+            geometries[post] = connection.geometry(network.shapes)
+    if not (table[1:, [tiles.WEIGHT, tiles.BIAS]] >= 0).all() or any(post > network.top for post in geometries):
+        return None
+    products = sum(w.size for w in network.parameters)
+    for g in geometries.values():
+        products += (g.map_height * g.map_width - 1) * int(np.prod(g.weight_shape))
+    vector = VECTOR_BYTES // network.dtype.itemsize
+    width = vector if geometries else 2 * vector
+    return Plan(table, width, place(table, geometries, width) + 2 * vector, products)
+
+
+def place(table: NDArray, geometries: dict[int, ConvGeometry], width: int) -> int:
+    """Enter where in a tile each convolution has its weights, winners and room; returns where the tile ends."""
+    states = int(table[1:, tiles.SIZE].sum())
+    end = int(table[0, tiles.SIZE] + tiles.SECTIONS * states + table[-1, tiles.SIZE]) * width
+    room = 0
+    for layer, geometry in geometries.items():
+        shape = np.array(geometry)
+        table[layer, tiles.SHAPE :] = shape
+        table[layer, tiles.PACKED_UP] = end
+        table[layer, tiles.PACKED_DOWN] = end = end + packed_up(shape)
+        table[layer, tiles.WINNERS] = end = end + packed_down(shape)
+        if geometry.pool == MAX:
+            end += 3 * geometry.n_post * width
+        if geometry.pool != NONE:
+            room = max(room, geometry.map_height * geometry.map_width * geometry.post_channels * width)
+    table[list(geometries), tiles.ROOM] = end
+    return end + room

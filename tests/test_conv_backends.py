@@ -1,0 +1,234 @@
+"""Convolutions in the fused kernels: verbs, phases and updates within the derived bounds of `test_backends`.
+
+Where the largest of a window wins, rounding may choose between equals: states are random reals here, of which no two
+sums are equal, and neurons are smooth where the net pools a maximum.
+"""
+
+import numpy as np
+import pytest
+from bounds import verb_bound
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_backends import (
+    DTYPES,
+    FORMS,
+    LAYOUTS,
+    OPTIMISERS,
+    PROPERTY,
+    RATES,
+    check_phases,
+    check_training,
+    check_updates,
+    contract,
+    float64,
+    seeds,
+    within,
+)
+
+import eqkernel as eq
+from eqkernel import cpu, reference
+from eqkernel.geometry import MAX, conv_geometry
+
+VERBS = ("energy", "drive_post", "drive_pre", "hebbian")
+FEWER = settings(PROPERTY, max_examples=20)
+batches = st.sampled_from([1, 2, 7, 15, 16, 17])
+
+
+def side(before, kernel, stride, padding, window):
+    return ((before + 2 * padding - kernel) // stride + 1) // window
+
+
+@st.composite
+def convolutions(draw, pre):
+    """(kernel, stride, padding, pool, window) of a convolution that fits a map of shape `pre`, and the map after it."""
+    pool = draw(st.sampled_from(["none", "none", "max", "average"]))
+    window = draw(st.sampled_from([2, 3])) if pool != "none" else 1
+    kernel, stride = draw(st.sampled_from([1, 2, 3, 5])), draw(st.sampled_from([1, 2, 3]))
+    padding = draw(st.integers(0, kernel - 1))
+    sides = [side(n, kernel, stride, padding, window) for n in pre[:2]]
+    if min(sides) < 1:
+        kernel, stride, padding, pool, window = 1, 1, 0, "none", 1
+        sides = list(pre[:2])
+    channels = draw(st.sampled_from([1, 3, 4, 16, 17, 21]))
+    return (kernel, stride, padding, pool, max(window, 2)), (*sides, channels)
+
+
+@st.composite
+def geometries(draw):
+    pre = draw(st.integers(1, 9)), draw(st.integers(1, 9)), draw(st.sampled_from([1, 2, 5, 16, 19]))
+    how, post = draw(convolutions(pre))
+    return conv_geometry("here", pre, post, *how)
+
+
+# -- verbs ---------------------------------------------------------------------------------------------------------
+
+
+def verb_arguments(verb, dtype, batch, geometry, seed):
+    """(out, arguments): what the verb adds into, random already, and what it reads."""
+    rng = np.random.default_rng(seed)
+    draw = lambda *shape: rng.standard_normal(shape).astype(dtype)  # noqa: E731
+    pre, post, weight = draw(batch, geometry.n_pre), draw(batch, geometry.n_post), draw(*geometry.weight_shape)
+    winners = rng.integers(0, geometry.window**2, post.shape, np.int32) if geometry.pool == MAX else None
+    return {
+        "energy": (draw(batch), (pre, post, weight, geometry, winners)),
+        "drive_post": (draw(*post.shape), (pre, weight, geometry, winners)),
+        "drive_pre": (draw(*pre.shape), (post, weight, geometry, winners)),
+        "hebbian": (draw(*weight.shape), (pre, post, -0.3, geometry, winners)),
+    }[verb]
+
+
+def roundings(verb, batch, g):
+    """The longest chain of roundings: products summed, then the share of an average, scale, the sum into `out`."""
+    taps = g.kernel**2
+    return 5 + {
+        "energy": taps * g.pre_channels + g.window**2 + g.n_post,
+        "drive_post": taps * g.pre_channels + g.window**2,
+        "drive_pre": taps * g.post_channels,
+        "hebbian": batch * g.map_height * g.map_width,
+    }[verb]  # fmt: skip
+
+
+def check_verb(verb, dtype, batch, geometry, seed, backend=cpu):
+    out, arguments = verb_arguments(verb, dtype, batch, geometry, seed)
+    found, exact = out.copy(), out.astype(float)
+    assert getattr(backend.conv, verb)(found, *arguments) is None
+    getattr(reference.conv, verb)(exact, *float64(arguments))
+    slack = roundings(verb, batch, geometry)
+    within(found, exact, verb_bound("conv", verb, out.astype(float), float64(arguments), dtype, slack), verb)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("verb", VERBS)
+@FEWER
+@given(geometry=geometries(), batch=batches, seed=seeds)
+def test_verbs(verb, dtype, geometry, batch, seed):
+    check_verb(verb, dtype, batch, geometry, seed)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@FEWER
+@given(geometry=geometries(), batch=batches, seed=seeds)
+def test_what_is_chosen_is_the_largest(dtype, geometry, batch, seed):
+    check_choice(dtype, batch, geometry, seed)
+
+
+def check_choice(dtype, batch, geometry, seed, backend=cpu):
+    """Exactly the reference's winners for whole numbers, whose sums are exact and often equal: then the first wins."""
+    geometry = geometry._replace(pool=MAX)
+    rng = np.random.default_rng(seed)
+    pre = rng.integers(-2, 3, (batch, geometry.n_pre)).astype(dtype)
+    weight = rng.integers(-2, 3, geometry.weight_shape).astype(dtype)
+    found, exact = (np.full((batch, geometry.n_post), -1, np.int32) for _ in range(2))
+    backend.conv.choose(found, pre, weight, geometry)
+    reference.conv.choose(exact, pre, weight, geometry)
+    np.testing.assert_array_equal(found, exact)
+
+
+GEOMETRY = conv_geometry("here", (6, 7, 3), (3, 3, 5), kernel=3, stride=1, padding=1, pool="max", window=2)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("verb", VERBS)
+def test_an_array_of_any_layout_is_read_right_or_refused(verb, layout):
+    plain, arguments = verb_arguments(verb, "float64", 5, GEOMETRY, 0)
+    exact = plain.copy()
+    getattr(reference.conv, verb)(exact, *arguments)
+    for place in range(-1, len(arguments)):
+        out, given_ = plain.copy(), list(arguments)
+        if place < 0:
+            out = LAYOUTS[layout](out)
+        elif isinstance(given_[place], np.ndarray):
+            given_[place] = LAYOUTS[layout](given_[place])
+        before = out.copy()
+        try:
+            getattr(cpu.conv, verb)(out, *given_)
+        except eq.EqkernelError:
+            np.testing.assert_array_equal(out, before)
+        else:
+            np.testing.assert_allclose(out, exact, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_shape_that_does_not_fit_is_refused(verb):
+    """A kernel that trusts its shapes would read or write memory that is not its own."""
+    out, arguments = verb_arguments(verb, "float32", 5, GEOMETRY, 0)
+    wrongs = [(np.ones([n + 3 for n in out.shape], "float32"), arguments)] if verb != "energy" else []
+    for place, argument in enumerate(arguments):
+        if isinstance(argument, np.ndarray):
+            wrong = list(arguments)
+            wrong[place] = np.ones([n + 3 for n in argument.shape], "float32")
+            wrongs.append((out, wrong))
+    for target, wrong in wrongs:
+        before = target.copy()
+        with pytest.raises(eq.EqkernelError):
+            getattr(cpu.conv, verb)(target, *wrong)
+        np.testing.assert_array_equal(target, before)
+    with pytest.raises(eq.EqkernelError, match="winners"):
+        getattr(cpu.conv, verb)(out, *arguments[:-1], None)
+
+
+# -- networks ------------------------------------------------------------------------------------------------------
+
+
+@st.composite
+def networks(draw, backend="cpu", dtypes=DTYPES):
+    """One or two convolutions, perhaps a lateral connection, and a dense layer, whose couplings contract."""
+    shapes = [(draw(st.integers(3, 9)), draw(st.integers(3, 9)), draw(st.sampled_from([1, 2, 3])))]
+    wires = []
+    for layer in range(draw(st.integers(1, 2))):
+        how, post = draw(convolutions(shapes[-1]))
+        wires += [eq.Conv(layer, layer + 1, *how), eq.Bias(layer + 1)]
+        shapes.append(post)
+    last = len(shapes)
+    pools = any(c.stem == "conv" and c.pool == "max" for c in wires)
+    neuron = draw(st.sampled_from(["sigmoid", "tanh"] if pools else RATES))
+    cost = draw(st.sampled_from(["squared-error", "cross-entropy"]))
+    layers = [eq.Layer(shape, neuron) for shape in shapes]
+    layers.append(eq.Layer(draw(st.sampled_from([2, 10])), "softmax" if cost == "cross-entropy" else neuron))
+    wires += [eq.Dense(last - 1, last), eq.Bias(last)]
+    if draw(st.integers(0, 3)) == 0:
+        wires.append(eq.Lateral(last - 1))
+    form, nudge = draw(st.sampled_from(FORMS))
+    schedule = eq.Schedule(
+        gamma=draw(st.sampled_from([1.0, 0.5, 0.01])),
+        free_steps=draw(st.integers(1, 5)),
+        nudged_steps=draw(st.integers(1, 4)),
+        order=draw(st.sampled_from(["synchronous", "even-odd", "sweep"])),
+        form=form,
+        nudge=nudge,
+        tolerance=None,
+        step=draw(st.sampled_from([1.0, 0.5])),
+    )
+    net = eq.Network(layers, wires, cost, schedule, draw(st.sampled_from(dtypes)), backend, draw(seeds))
+    contract(net)
+    return net
+
+
+def check_fused(net):
+    assert type(net.engine).__name__ == "Layered", "the fused kernels must cover this network"
+
+
+@settings(PROPERTY, max_examples=60)
+@given(net=networks(), batch=batches, seed=seeds, variant=st.sampled_from(["centered", "positive", "negative"]))
+def test_phases(net, batch, seed, variant):
+    check_fused(net)
+    check_phases(net, batch, seed, variant)
+
+
+def unbounded(net):
+    """The same network without lateral connections, whose projection comes after the optimiser's step."""
+    wires = [c for c in net.connections if c.stem != "lateral"]
+    return eq.Network(net.layers, wires, net.cost, net.schedule, str(net.dtype), net.backend, net.seed)
+
+
+@pytest.mark.parametrize("kind", OPTIMISERS)
+@FEWER
+@given(net=networks(), batch=batches, seed=seeds)
+def test_updates(kind, net, batch, seed):
+    check_updates(unbounded(net), kind, batch, seed, steps=2)
+
+
+@FEWER
+@given(net=networks(dtypes=["float64"]), batch=batches, seed=seeds)
+def test_ten_training_steps(net, batch, seed):
+    check_training(net, batch, seed)
