@@ -2,11 +2,12 @@
 # pyproject.toml or setup.py change. EQKERNEL_DATA, if set, is where MNIST and the others are looked for.
 PYTHON ?= python3
 BIN := .venv/bin
+APT = $$([ $$(id -u) = 0 ] || echo sudo) apt-get install --yes --no-install-recommends
 
-.PHONY: help demo test bench lint clean
+.PHONY: help demo test bench lint clean check-fixed check-rtl check-valgrind synth vectors
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s%s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s%s\n", $$1, $$2 }' Makefile
 
 demo: .venv/installed ## train on 8x8 digits with three seeds; weights and a picture land in demo/
 	$(BIN)/eqkernel train digits --seeds 3 --out demo
@@ -22,6 +23,24 @@ lint: .venv/installed-lint ## ruff on the sources, mypy on the package as it ins
 	rm -rf build
 	$(BIN)/pip install --quiet --no-deps --target build/package .
 	MYPYPATH=build/package $(BIN)/mypy --package eqkernel
+
+check-fixed: .venv/made ## integer network: ap_fixed and ac_fixed equal C99 (fetches the headers that hls4ml carries)
+	[ -d .venv/hls4ml ] || $(BIN)/pip install --quiet --no-deps --target .venv/hls4ml hls4ml==1.3.0
+	sh bindings/integer/check_fixed.sh .venv/hls4ml/hls4ml/templates
+
+check-rtl: ## integer network: SystemVerilog equals C99 in Verilator, bits and cycles (installs Verilator on Debian)
+	command -v verilator > /dev/null || $(APT) verilator
+	sh bindings/integer/rtl/check_rtl.sh build/rtl
+
+check-valgrind: .venv/installed-test ## integer network: valgrind finds nothing (installs it on Debian)
+	command -v valgrind > /dev/null || $(APT) valgrind
+	$(BIN)/python -m pytest -q tests/test_integer_vectors.py -k valgrind
+
+synth: .venv/installed-hardware ## integer network: resources and clock on an ECP5, five seeds (an hour or more)
+	$(BIN)/python bindings/integer/rtl/synthesise.py
+
+vectors: .venv/installed ## write the integer network's golden vectors again
+	$(BIN)/python -m eqkernel.integer.vectors bindings/integer/vectors
 
 clean: ## remove the virtual environment, the demo's results and everything built
 	rm -rf .venv build dist demo *.egg-info .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -33,7 +33,7 @@ MUTATIONS = {  # what: (old, new) in bindings/integer/eqk_int.c
     "one round of noise": ("round < 2", "round < 1"),
     "noise not rotated": ("int turn = neuron & 31;", "int turn = 0 * neuron;"),
     "rotation left": ("word >> turn | word << (-turn & 31)", "word << turn | word >> (-turn & 31)"),
-    "noise of w2 begins at 0": ("noise(base + EQK_NX + (uint32_t)j)", "noise(base + (uint32_t)j)"),
+    "noise of w2 begins at 0": ("eqk_noise(base + EQK_NX + (uint32_t)j)", "eqk_noise(base + (uint32_t)j)"),
     "learning rates swapped": ("&work->trace, rate1, rate2", "&work->trace, rate2, rate1"),
     "nearest rounding up by a whole step": ("rate > 0 ? 1 << (rate - 1) : 0", "(1 << rate) - 1"),
     "traces not cleared": ("    clear(&work->trace);\n", ""),

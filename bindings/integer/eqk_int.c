@@ -26,7 +26,7 @@ static int32_t secant(int32_t u, int32_t v) {                                   
     return asr(clamp(u + v, 0, top) - clamp(u - v, 0, top), 1);
 }
 
-static uint32_t noise(uint32_t v) {                                                                   /* R10 */
+uint32_t eqk_noise(uint32_t v) { /* R10 */
     int round;
     for (round = 0; round < 2; round++) {
         v += v << 10;
@@ -38,7 +38,7 @@ static uint32_t noise(uint32_t v) {                                             
     return v ^ (v >> 16);
 }
 
-static int32_t rounding(uint32_t word, int neuron, int rate) { /* r of R9 for one neuron of a word of noise */
+int32_t eqk_rounding(uint32_t word, int neuron, int rate) { /* r of R9 */
     int turn = neuron & 31;
     if (!EQK_STOCHASTIC) return rate > 0 ? 1 << (rate - 1) : 0;
     return (int32_t)((word >> turn | word << (-turn & 31)) & ((1u << rate) - 1));
@@ -197,14 +197,14 @@ uint32_t eqk_update(eqk_masters *masters, const eqk_trace *trace, int rate1, int
     uint32_t clipped = 0, base = batch * (EQK_NX + EQK_NO);
     int i, j;
     for (j = 0; j < EQK_NX; j++) {
-        uint32_t word = noise(base + (uint32_t)j);
+        uint32_t word = eqk_noise(base + (uint32_t)j);
         for (i = 0; i < EQK_NH; i++)
-            masters->w1[i][j] = learn(masters->w1[i][j], trace->w1[i][j], rate1, rounding(word, i, rate1), &clipped);
+            masters->w1[i][j] = learn(masters->w1[i][j], trace->w1[i][j], rate1, eqk_rounding(word, i, rate1), &clipped);
     }
     for (j = 0; j < EQK_NO; j++) {
-        uint32_t word = noise(base + EQK_NX + (uint32_t)j);
+        uint32_t word = eqk_noise(base + EQK_NX + (uint32_t)j);
         for (i = 0; i < EQK_NH; i++)
-            masters->w2[j][i] = learn(masters->w2[j][i], trace->w2[j][i], rate2, rounding(word, i, rate2), &clipped);
+            masters->w2[j][i] = learn(masters->w2[j][i], trace->w2[j][i], rate2, eqk_rounding(word, i, rate2), &clipped);
     }
     return clipped;
 }

@@ -187,6 +187,8 @@ void eqk_plus_minus(const eqk_weights *weights, const int32_t drive[EQK_NH], con
 void eqk_difference(const eqk_weights *weights, const eqk_state *free_state, const eqk_drive *last,
                     const int16_t error[EQK_NO], eqk_ends *ends);
 int eqk_accumulate(const eqk_ends *ends, const int8_t x[EQK_NX], eqk_trace *trace); /* was any weight's part not 0? */
+uint32_t eqk_noise(uint32_t counter);                            /* R10, not rotated yet */
+int32_t eqk_rounding(uint32_t noise, int neuron, int rate);      /* r of R9 */
 uint32_t eqk_update(eqk_masters *masters, const eqk_trace *trace, int rate1, int rate2, uint32_t batch); /* clipped */
 
 /* One sample: free phase, nudged phase, traces; counts into `report`. `state` and `ends` show what happened. */

@@ -1,0 +1,221 @@
+// Equilibrium propagation unit: settles, responds and learns on chip, one sample a time, equal to eqk_int.c to the last bit
+// (difference form, batches of one sample). NH lanes; every cycle one word of the memory serves all of them.
+//
+//   memory     words 0 .. NX-1 are the columns of w1, words NX .. NX+NO-1 the rows of w2; a lane owns MW bits of each
+//   a step     reads the NO words of w2 once: every synapse carries its values both ways in the same cycle
+//   learning   reads, changes and writes all NX + NO words
+//
+// cycles while busy, L = ceil(log2 NH), NH at least 2:
+//   prediction  (NX + 5) + T_FREE (NO + L + 14)
+//   training    (NX + 5) + (T_FREE + T_NUDGED) (NO + L + 14) + (NX + NO + 9)
+//
+// LEARN = 0 leaves out all that learns; words then hold weights, of 8 bits or (THRESHOLD > 0) 2 bits, instead of masters.
+module eqk_unit #(
+  parameter int NX = 65, NH = 16, NO = 10, T_FREE = 20, T_NUDGED = 8,
+  parameter int LEAK = 1, FRAC = 7, BETA = 1, GAMMA = 0, SHIFT1 = 6, SHIFT2 = 6, THRESHOLD = 0, STOCHASTIC = 1,
+  parameter int RATE1 = 10, RATE2 = 10, LEARN = 1,
+  parameter int MW = LEARN != 0 ? 16 : THRESHOLD > 0 ? 2 : 8,
+  parameter int WORDS = NX + NO, CW = $clog2(WORDS + 64), XW = NX > 1 ? $clog2(NX) : 1, OW = NO > 1 ? $clog2(NO) : 1
+) (
+  input  logic clk, reset,
+  input  logic start, train,
+  output logic busy, done,
+  output logic [OW-1:0] label,                  // of the largest output
+  output logic signed [15:0] score,             // its state
+  output logic unsettled, stuck, clipped,       // of this sample: as eqk_report counts
+  output logic [31:0] cycles,
+  // while not busy: inputs, targets, memory and the counter of the noise
+  input  logic x_write, t_write, word_write, noise_write,
+  input  logic [CW-1:0] address,
+  input  logic signed [7:0] byte_in,
+  input  logic [31:0] noise_in,                 // batch number times (NX + NO)
+  input  logic [NH*MW-1:0] word_in,
+  output logic [NH*MW-1:0] word_out             // two cycles after its address
+);
+  localparam int MOST = NX > NH ? (NX > NO ? NX : NO) : (NH > NO ? NH : NO);
+  localparam int AW = (THRESHOLD > 0 ? 9 : 15) + $clog2(MOST);
+  localparam int LEFT1 = FRAC > SHIFT1 ? FRAC - SHIFT1 : 0, LEFT2 = FRAC > SHIFT2 ? FRAC - SHIFT2 : 0;
+  localparam int WIDE = AW + (LEFT1 > LEFT2 ? LEFT1 : LEFT2) + 2, DW = WIDE > FRAC + 11 ? WIDE : FRAC + 11;
+  localparam int PW = LEARN != 0 ? 24 : THRESHOLD > 0 ? 9 : 16;
+  localparam int L = $clog2(NH), STEP_CYCLES = NO + L + 14, DRIVE_CYCLES = NX + 5, LEARN_CYCLES = WORDS + 9;
+
+  typedef enum logic [1:0] {IDLE, DRIVE, STEP, LEARNING} phase_t;
+  phase_t phase;
+  logic [CW-1:0] count;
+  logic [15:0] steps;
+  logic nudged, first, training;
+
+  // ---- sequencer ---------------------------------------------------------------------------------------------------
+  logic last_step, end_drive, end_step, end_learning, finish;
+  always_comb begin
+    last_step = steps == 16'((nudged ? T_NUDGED : T_FREE) - 1);
+    end_drive = phase == DRIVE && count == CW'(DRIVE_CYCLES - 1);
+    end_step = phase == STEP && count == CW'(STEP_CYCLES - 1);
+    end_learning = phase == LEARNING && count == CW'(LEARN_CYCLES - 1);
+    finish = end_learning || (end_step && last_step && !training);
+  end
+  always_ff @(posedge clk) begin
+    done <= finish;
+    count <= count + 1'b1;
+    if (busy) cycles <= cycles + 1;
+    if (end_drive || end_step) count <= '0;
+    if (end_drive) phase <= STEP;
+    if (end_step) begin
+      first <= last_step;
+      steps <= last_step ? '0 : steps + 1'b1;
+      if (last_step) nudged <= 1'b1;
+      if (last_step && nudged) phase <= LEARNING;
+    end
+    if (phase == IDLE && start) begin
+      phase <= DRIVE; busy <= 1'b1; cycles <= 0; count <= '0; steps <= '0; first <= 1'b1; nudged <= 1'b0;
+      training <= train && LEARN != 0;
+    end
+    if (finish || reset) begin
+      phase <= IDLE; busy <= 1'b0;
+    end
+    if (reset) done <= 1'b0;
+  end
+
+  // ---- memory: a word every cycle, and its registers ---------------------------------------------------------------------
+  logic [NH*MW-1:0] memory [0:WORDS-1];
+  logic [NH*MW-1:0] word_1, word_2, word_back;
+  logic [CW-1:0] at, at_1, at_2, at_3, at_4, at_5, at_6, at_7, write_at;
+  logic issue, issue_1, issue_2, issue_3, issue_4, issue_5, issue_6, issue_7, write;
+  always_comb begin
+    case (phase)
+      DRIVE: begin at = count; issue = count < CW'(NX); end
+      STEP: begin at = CW'(NX) + count; issue = count < CW'(NO); end
+      LEARNING: begin at = count - CW'(2); issue = count >= CW'(2) && count < CW'(WORDS + 2); end
+      default: begin at = address; issue = 1'b0; end
+    endcase
+    write = busy ? issue_7 && phase == LEARNING : word_write;
+    write_at = busy ? at_7 : address;
+  end
+  always_ff @(posedge clk) begin
+    if (write) memory[write_at] <= busy ? word_back : word_in;
+    word_1 <= memory[at < CW'(WORDS) ? at : '0];
+    word_2 <= word_1;
+    at_1 <= at; at_2 <= at_1; at_3 <= at_2; at_4 <= at_3; at_5 <= at_4; at_6 <= at_5; at_7 <= at_6;
+    issue_1 <= issue; issue_2 <= issue_1; issue_3 <= issue_2; issue_4 <= issue_3;
+    issue_5 <= issue_4; issue_6 <= issue_5; issue_7 <= issue_6;
+  end
+  assign word_out = word_2;
+
+  // ---- inputs and outputs: small memories, read with the word ---------------------------------------------------------------
+  logic signed [7:0] x [0:NX-1];
+  logic signed [7:0] t [0:NO-1];
+  logic signed [7:0] sent_o [0:NO-1];
+  logic signed [7:0] sent_c [0:NO-1];
+  logic signed [15:0] o [0:NO-1];
+  logic signed [15:0] c [0:NO-1];
+  logic signed [FRAC+8:0] drive_o [0:NO-1];
+  logic signed [7:0] x_1, y_1, value_2;
+  logic signed [15:0] c_1, c_2;
+  logic [OW-1:0] out; // the output whose word is read
+  logic of_w2, of_w2_1, of_w2_2;
+  always_comb begin
+    of_w2 = at >= CW'(NX);
+    out = of_w2 ? OW'(at - CW'(NX)) : '0;
+  end
+  always_ff @(posedge clk) begin
+    if (x_write) x[address[XW-1:0]] <= byte_in;
+    if (t_write) t[address[OW-1:0]] <= byte_in;
+    x_1 <= x[of_w2 ? '0 : at[XW-1:0]];
+    y_1 <= phase == STEP && first ? 8'sd0 : phase == STEP && nudged ? sent_c[out] : sent_o[out];
+    c_1 <= c[out];
+    of_w2_1 <= of_w2; of_w2_2 <= of_w2_1;
+    value_2 <= of_w2_1 ? y_1 : x_1;
+    c_2 <= c_1;
+  end
+
+  // ---- the lanes ------------------------------------------------------------------------------------------------------------
+  logic [31:0] noise_count, noise;
+  logic clear_lanes, load_lanes, keep_lanes, kept_lanes, left, learning;
+  logic [NH*PW-1:0] upward;
+  logic [NH-1:0] lane_clipped, lane_felt, lane_moving;
+  eqk_noise noise_unit (.clk, .word(noise_count), .noise);
+  always_ff @(posedge clk) begin
+    if (noise_write) noise_count <= noise_in;
+    else if (phase == LEARNING && count < CW'(WORDS)) noise_count <= noise_count + 1'b1;
+  end
+  always_ff @(posedge clk) begin
+    clear_lanes <= count == 0;
+    load_lanes <= end_drive;
+    keep_lanes <= phase == STEP && count == CW'(NO + 12);
+    learning <= phase == LEARNING;
+  end
+  genvar i;
+  generate
+    for (i = 0; i < NH; i = i + 1) begin : lanes
+      logic signed [15:0] learnt;
+      eqk_lane #(.LANE(i), .AW(AW), .DW(DW), .MW(MW), .PW(PW), .LEARN(LEARN), .LEAK(LEAK), .FRAC(FRAC), .BETA(BETA),
+                 .GAMMA(GAMMA), .SHIFT1(SHIFT1), .SHIFT2(SHIFT2), .THRESHOLD(THRESHOLD), .STOCHASTIC(STOCHASTIC),
+                 .RATE1(RATE1), .RATE2(RATE2))
+      lane (.clk, .nudged, .first, .learning, .second(of_w2_2), .clear(clear_lanes), .valid(issue_4 && !learning),
+            .load(load_lanes), .keep(keep_lanes), .master(word_2[i*MW+:MW]), .value(value_2),
+            .response(c_2), .noise, .upward(upward[i*PW+:PW]), .learnt, .clipped(lane_clipped[i]), .felt(lane_felt[i]),
+            .moving(lane_moving[i]));
+      assign word_back[i*MW+:MW] = MW'(learnt);
+    end
+  endgenerate
+
+  // ---- the output neurons: one pipeline, a neuron a cycle as their sums leave the tree ------------------------------------------
+  localparam int D = L + 4; // from the word's address to the sum
+  logic signed [AW-1:0] sum_o;
+  logic [OW-1:0] enter, leave;
+  logic enters, leaves;
+  logic signed [DW-1:0] error;
+  logic signed [15:0] state_o, next_o;
+  logic signed [FRAC+8:0] drive_before, drive_after;
+  logic signed [7:0] sent_after;
+  logic moving_o;
+  eqk_tree #(.N(NH), .IW(PW), .OW(AW)) tree (.clk, .values(upward), .sum(sum_o));
+  always_comb begin
+    enters = phase == STEP && count >= CW'(D) && count < CW'(D + NO);
+    leaves = phase == STEP && count >= CW'(D + 9) && count < CW'(D + 9 + NO);
+    leave = leaves ? OW'(count - CW'(D + 9)) : '0;
+  end
+  always_comb begin // what is read one cycle before the sum arrives
+    enter = phase == STEP && count + 1'b1 >= CW'(D) && count + 1'b1 < CW'(D + NO) ? OW'(count + 1'b1 - CW'(D)) : '0;
+  end
+  always_ff @(posedge clk) begin
+    error <= nudged ? (DW'(t[enter]) <<< FRAC) - DW'(o[enter]) : '0;
+    state_o <= first ? 16'sd0 : nudged ? c[enter] : o[enter];
+    drive_before <= drive_o[enter];
+  end
+  eqk_neuron #(.AW(AW), .DW(DW), .FREE_SHIFT(SHIFT2), .NUDGED_SHIFT(SHIFT2 + GAMMA), .LEAK(LEAK), .FRAC(FRAC), .BETA(BETA))
+  neuron (.clk, .nudged, .sum(sum_o), .base(error), .state(state_o), .drive(drive_before), .state_next(next_o),
+          .drive_next(drive_after), .sent(sent_after), .moving(moving_o));
+  always_ff @(posedge clk) if (leaves) begin
+    drive_o[leave] <= drive_after;
+    if (nudged) begin
+      c[leave] <= next_o;
+      sent_c[leave] <= sent_after;
+    end else begin
+      o[leave] <= next_o;
+      sent_o[leave] <= sent_after;
+    end
+  end
+
+  // ---- label and report -----------------------------------------------------------------------------------------------------------
+  localparam logic signed [DW-1:0] WRONG = (127 << FRAC) >> 1;
+  logic wrong, felt, free_end;
+  assign free_end = phase == STEP && !nudged && last_step;
+  always_ff @(posedge clk) begin
+    left <= leaves;
+    kept_lanes <= keep_lanes;
+    if (free_end && leaves && (leave == 0 || next_o > score)) begin
+      label <= leave;
+      score <= next_o;
+    end
+    if (phase == IDLE && start) begin
+      unsettled <= 1'b0; wrong <= 1'b0; felt <= 1'b0; stuck <= 1'b0; clipped <= 1'b0;
+    end else begin
+      if (free_end && ((left && moving_o) || (kept_lanes && |lane_moving))) unsettled <= 1'b1;
+      if (nudged && enters && (error > WRONG || error < -WRONG)) wrong <= 1'b1;
+      if (learning && issue_5 && |lane_felt) felt <= 1'b1;
+      if (learning && issue_7 && |lane_clipped) clipped <= 1'b1;
+      if (end_learning) stuck <= wrong && !felt;
+    end
+  end
+endmodule
