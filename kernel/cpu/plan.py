@@ -58,6 +58,14 @@ def plan_of(network: Network) -> Plan | None:
     return Plan(table, width, place(table, geometries, width) + 2 * vector, products)
 
 
+def dense_plan_of(network: Network) -> NDArray | None:
+    """The columns before BIASES of a network without maps, all that a backend without convolutions needs; else None."""
+    plan = plan_of(network)
+    if plan is None or any(len(shape) > 1 for shape in network.shapes):
+        return None
+    return np.ascontiguousarray(plan.table[:, : tiles.BIASES])
+
+
 def place(table: NDArray, geometries: dict[int, ConvGeometry], width: int) -> int:
     """Enter where in a tile each convolution has its weights, winners and room; returns where the tile ends."""
     states = int(table[1:, tiles.SIZE].sum())

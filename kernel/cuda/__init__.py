@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..cpu.layered import plan_of
+from ..cpu.plan import dense_plan_of
 from . import bias, dense, diffusion, lateral, neurons
 from .device import current, missing
 from .layered import Layered
@@ -30,5 +30,5 @@ def namespace() -> Any:
 
 def fused(network: Network) -> Layered | None:
     """The fused phases of `network`, or None if its topology, or its size, needs the verbs one by one."""
-    plan = plan_of(network)
+    plan = dense_plan_of(network)
     return None if plan is None or not Layered.fits(plan, network.dtype) else Layered(network, plan)
