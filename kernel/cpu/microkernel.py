@@ -68,9 +68,8 @@ class _Emitter:
 
     def join(self, quarters: list[Any]) -> Any:
         """One or two of these as one vector."""
-        if len(quarters) == 1:
-            return quarters[0]
-        return self.shuffle(*quarters, list(range(2 * SUMS)))
+        first, *rest = quarters
+        return self.shuffle(first, rest[0], list(range(2 * SUMS))) if rest else first
 
     def broadcast(self, value: Any) -> Any:
         first = self.builder.insert_element(self.undefined, value, ir.Constant(ir.IntType(32), 0))
