@@ -1,11 +1,11 @@
 """FitzHugh-Nagumo field: reaction and diffusion of both species, several time steps in one pass over memory.
 
-The rows of a tile of columns stream through a chain of line buffers, a few at a time. Level 0 holds rows as they are
-in memory, level l the same rows l steps later; a row of level l is computed as soon as three rows of level l - 1 are
-there, from the cache, and only the last level is written back. A tile is loaded with as many columns and rows around
-it as there are steps, so tiles and threads need nothing from each other, and the boundary is only a matter of which
-cell is loaded: beyond a periodic edge lies the other end, beyond a zero-flux edge the mirror image, which stays one
-under diffusion. Every cell is the same sum in the same order wherever tiles end: results do not depend on tiles,
+The rows of a tile of columns stream through a chain of line buffers, two at a time. Level 0 holds rows as they are in
+memory, level l the same rows l steps later; `stencil` computes a row of level l as soon as three rows of level l - 1
+are there, from the cache, and only the last level is written back. A tile is loaded with as many columns and rows
+around it as there are steps, so tiles and threads need nothing from each other, and the boundary is only a matter of
+which cell is loaded: beyond a periodic edge lies the other end, beyond a zero-flux edge the mirror image, which stays
+one under diffusion. Every cell is the same sum in the same order wherever tiles end: results do not depend on tiles,
 steps a pass, or threads.
 """
 
@@ -17,34 +17,16 @@ from ..reference.field import Constants
 from .arithmetic import maximum
 from .compile import get_threads, inline, kernel, spread
 from .diffusion import mirrored, source
+from .stencil import fetch, rows_of_field
 
 STEPS = 16  # at most, in one pass over memory
 TILE = 4096  # bytes of a tile's row: all levels fit the second cache
 MARGIN = 16  # columns on either side of a tile: whole vectors, and no fewer than STEPS
 PAD = 16  # elements before the first and after the last row, for their neighbours
-BLOCK = 4  # rows of a level made in a turn, while the level below is still in the first cache
-RING = 8  # rows kept of a level: a power of two, at least the BLOCK + 2 that are read
+BLOCK = 2  # rows of a level made in a turn: as many as the kernel takes at once
+RING = 4  # rows kept of a level: a power of two, at least the BLOCK + 2 that are read
 FLOPS = 24  # of a cell in a step
-
-
-@inline
-def activator(out, north, west, here, east, south, inhibitor, c):
-    """out = u + Du dt lap u + dt (u - u^3 - v) along a row."""
-    diffusion, reaction, four = c[0], c[2], c[6]
-    for j in range(out.size):
-        u = here[j]
-        laplacian = (north[j] + south[j]) + (west[j] + east[j]) - four * u
-        out[j] = u + (diffusion * laplacian + reaction * (u - u * u * u - inhibitor[j]))
-
-
-@inline
-def inhibitor(out, north, west, here, east, south, activator, c):
-    """out = v + Dv dt lap v + eps dt (u - alpha v - beta) along a row."""
-    diffusion, reaction, alpha, beta, four = c[1], c[3], c[4], c[5], c[6]
-    for j in range(out.size):
-        v = here[j]
-        laplacian = (north[j] + south[j]) + (west[j] + east[j]) - four * v
-        out[j] = v + (diffusion * laplacian + reaction * (activator[j] - alpha * v - beta))
+_one_row, _two_rows = rows_of_field(1), rows_of_field(2)
 
 
 @kernel
@@ -64,8 +46,14 @@ def load(out, row, first, mirror):
 
 
 @inline
-def place(level, row, species, stride):
-    return PAD + ((level * RING + (row & (RING - 1))) * 2 + species) * stride
+def whole(columns):
+    """Columns that fill whole vectors."""
+    return (columns + MARGIN - 1) // MARGIN * MARGIN
+
+
+@inline
+def place(level, row, stride):
+    return PAD + (level * RING + (row & (RING - 1))) * 2 * stride
 
 
 @kernel
@@ -74,6 +62,13 @@ def largest_of(row):
     for j in range(row.size):
         largest = maximum(largest, abs(row[j]))
     return largest
+
+
+@inline
+def ask_for(row, part):
+    """Fetch a part of a row ahead of its use."""
+    for j in range(part[0], part[1], 64 // row.itemsize):
+        fetch(row, j)
 
 
 @kernel
@@ -88,48 +83,37 @@ def sweep(after, before, c, steps, mirror, first, last, columns, buffer):
     rows, width = before.shape[1:]
     reach = 1 if rows > 1 else 0  # a single row is its own neighbour above and below: diffusion in one dimension
     largest = after.dtype.type(0)
-    stride = columns + 2 * MARGIN
+    stride = whole(columns) + 2 * MARGIN
     for left in range(0, width, columns):
         count = min(columns, width - left)
-        n = (count + MARGIN - 1) // MARGIN * MARGIN + 2 * MARGIN
+        n = whole(count) + 2 * MARGIN
         for top in range(first - reach * steps, last + reach * steps, BLOCK):
             for i in range(top, min(top + BLOCK, last + reach * steps)):
                 for species in range(2):
-                    at = place(0, i, species, stride)
+                    at = place(0, i, stride) + species * stride
                     row = before[species, source(i, rows, mirror)]
                     load(buffer[at + MARGIN - steps : at + MARGIN + count + steps], row, left - steps, mirror)
             for level in range(1, steps + 1):
+                # What the next turn loads and stores comes meanwhile from memory, which would else stand idle.
+                part = left + count * (level - 1) // steps, left + count * level // steps
+                for i in range(top + BLOCK, top + 2 * BLOCK):
+                    for species in range(2):
+                        ask_for(before[species, source(i, rows, mirror)], part)
+                        ask_for(after[species, source(i - reach * steps, rows, mirror)], part)
                 more = reach * (steps - level)
                 start = max(top - reach * level, first - more)
                 stop = min(top - reach * level + BLOCK, last + more)
-                for i in range(start, stop):
-                    out_u, out_v = place(level, i, 0, stride), place(level, i, 1, stride)
-                    u, v = place(level - 1, i, 0, stride), place(level - 1, i, 1, stride)
-                    north_u, south_u = place(level - 1, i - reach, 0, stride), place(level - 1, i + reach, 0, stride)
-                    north_v, south_v = north_u + stride, south_u + stride
-                    activator(
-                        buffer[out_u : out_u + n],
-                        buffer[north_u : north_u + n],
-                        buffer[u - 1 : u - 1 + n],
-                        buffer[u : u + n],
-                        buffer[u + 1 : u + 1 + n],
-                        buffer[south_u : south_u + n],
-                        buffer[v : v + n],
-                        c,
-                    )
-                    inhibitor(
-                        buffer[out_v : out_v + n],
-                        buffer[north_v : north_v + n],
-                        buffer[v - 1 : v - 1 + n],
-                        buffer[v : v + n],
-                        buffer[v + 1 : v + 1 + n],
-                        buffer[south_v : south_v + n],
-                        buffer[u : u + n],
-                        c,
-                    )
-                    if level == steps:
+                out, next_out = place(level, start, stride), place(level, start + 1, stride)
+                north, here = place(level - 1, start - reach, stride), place(level - 1, start, stride)
+                south, beyond = place(level - 1, start + reach, stride), place(level - 1, start + 2, stride)
+                if stop - start == BLOCK:
+                    _two_rows(buffer, stride, n, out, next_out, north, here, south, beyond, c)
+                elif stop - start == 1:
+                    _one_row(buffer, stride, n, out, next_out, north, here, south, beyond, c)
+                if level == steps:
+                    for i in range(start, stop):
                         for species in range(2):
-                            at = place(level, i, species, stride) + MARGIN
+                            at = place(level, i, stride) + species * stride + MARGIN
                             done = buffer[at : at + count]
                             target = after[species, i, left : left + count]
                             for j in range(count):
@@ -139,11 +123,11 @@ def sweep(after, before, c, steps, mirror, first, last, columns, buffer):
 
 
 def line_buffers(levels: int, columns: int, dtype: np.dtype) -> np.ndarray:
-    """Zeros: PAD, then levels x RING rows x 2 species of columns + 2 MARGIN cells, on vector boundaries, then PAD."""
-    size = levels * RING * 2 * (columns + 2 * MARGIN) + 2 * PAD
-    whole = np.zeros(size + 64 // dtype.itemsize, dtype)
-    start = -whole.ctypes.data % 64 // dtype.itemsize
-    return whole[start : start + size]
+    """Zeros: PAD, then levels x RING rows x 2 species of a tile and its margins, on vector boundaries, then PAD."""
+    size = levels * RING * 2 * (-(-columns // MARGIN) * MARGIN + 2 * MARGIN) + 2 * PAD
+    memory = np.zeros(size + 64 // dtype.itemsize, dtype)
+    start = -memory.ctypes.data % 64 // dtype.itemsize
+    return memory[start : start + size]
 
 
 def advance(state: np.ndarray, spare: np.ndarray, steps: int, constants: Constants, boundary: str) -> float:

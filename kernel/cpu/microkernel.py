@@ -24,7 +24,7 @@ SUMS = 4  # interleaved sums that make a row's product with a vector
 DOTS = 10  # rows of `dots`
 
 
-class _Emitter:
+class Emitter:
     """LLVM instructions on vectors of so many bytes of the element type of `kind`, a flat Numba array."""
 
     def __init__(self, context: Any, builder: Any, kind: Any, width: int = VECTOR_BYTES) -> None:
@@ -103,7 +103,7 @@ def block(rows: int, vectors: int) -> Any:
 
         def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
             c, c_at, c_row, a, a_at, a_row, a_step, b, b_at, b_row, depth, alpha, keep = args
-            e = _Emitter(context, builder, sig.args[0])
+            e = Emitter(context, builder, sig.args[0])
             c, a, b = (e.pointer(sig.args[i], array, at) for i, array, at in ((0, c, c_at), (3, a, a_at), (7, b, b_at)))
             a_rows = [e.row(a, a_row, i) for i in range(rows)]
             before = builder.block
@@ -159,7 +159,7 @@ def transpose_square(typing, out, out_at, out_row, source, source_at, source_row
 
     def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
         out, out_at, out_row, source, source_at, source_row = args
-        e = _Emitter(context, builder, sig.args[0])
+        e = Emitter(context, builder, sig.args[0])
         out, source = e.pointer(sig.args[0], out, out_at), e.pointer(sig.args[3], source, source_at)
         rows = [e.load(e.row(source, source_row, i)) for i in range(e.lanes)]
         for i, row in enumerate(e.transpose(rows)):
@@ -180,7 +180,7 @@ def dots(typing, out, out_at, a, a_at, a_row, rows, x, x_at, depth):  # type: ig
 
     def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
         out, out_at, a, a_at, a_row, rows, x, x_at, depth = args
-        e = _Emitter(context, builder, sig.args[0], 8 * SUMS)
+        e = Emitter(context, builder, sig.args[0], 8 * SUMS)
         out, a, x = (
             e.pointer(sig.args[i], array, at) for i, array, at in ((0, out, out_at), (2, a, a_at), (6, x, x_at))
         )
