@@ -235,7 +235,7 @@ def patch(rows: int) -> Any:
 
         def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
             c, c_at, c_row, keep, a, start, a_at, a_outer, a_inner, b, b_at, b_outer, b_inner, outer, inner = args
-            e = _Emitter(context, builder, sig.args[0])
+            e = Emitter(context, builder, sig.args[0])
             places = ((0, c, c_at), (4, a, start), (4, a, a_at), (9, b, b_at))
             c, start, a, b = (e.pointer(sig.args[i], array, at) for i, array, at in places)
             names = ("kept", "fresh", "ready", "outside", "inside", "onwards", "after")
