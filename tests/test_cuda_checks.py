@@ -39,7 +39,7 @@ BUGS = [
      "        if (down && layer < t.top) refresh_down(t, channel, layer, gamma);\n    }\n", RACE),
     ("missing barrier after the last lateral drive", "settle", "    __syncthreads();\n    return total;",
      "    return total;", RACE),
-    ("out-of-bounds load", "dense", "if (first + i < A.rows) element", "if (true) element", "out of bounds"),
+    ("out-of-bounds load", "dense", "first + i < A.rows && from + k < to ?", "from + k < to ?", "out of bounds"),
     ("out-of-bounds store", "dense", "if (i < rows && j < columns) out", "if (j < columns) out", "out of bounds"),
     ("out of the shared memory that was asked for", "field", "#define EDGE 40", "#define EDGE 44",
      "out of bounds.*dynamic shared"),
@@ -180,9 +180,9 @@ extern "C" __global__ void transpose(real* out, const real* in) {
 
 # -- the stand-in itself ---------------------------------------------------------------------------------------------
 
-ADD = '''extern "C" __global__ void __launch_bounds__(64) add(real* a, const real* b, real x, int n) {
+ADD = """extern "C" __global__ void __launch_bounds__(64) add(real* a, const real* b, real x, int n) {
     a[threadIdx.x] += x * b[threadIdx.x] + n;
-}'''
+}"""
 
 
 def test_what_cupy_would_pass_on_wrongly_is_refused():

@@ -1,9 +1,9 @@
 """The CUDA backend: kernels written by hand in CUDA C, compiled and launched by CuPy; float32 and float64.
 
-`dense`, `bias`, `lateral`, `diffusion` and `neurons` hold the verbs, `field` the FitzHugh-Nagumo field. For layered
-networks `layered` takes over: `fused.cu` settles a tile of samples on the chip, `hebbian.cu` forms the contrast and
-applies the optimiser. A .cu file has the name and the functions of the .py beside it. `launcher` compiles and launches,
-`device` is the one place that knows CuPy.
+`dense`, `conv`, `bias`, `lateral`, `diffusion` and `neurons` hold the verbs, `field` the FitzHugh-Nagumo field. For
+layered networks `layered` takes over: `fused.cu` settles a tile of samples on the chip, `hebbian.cu` forms the contrast
+and applies the optimiser. A .cu file has the name and the functions of the .py beside it. `launcher` compiles and
+launches, `device` is the one place that knows CuPy.
 
 Checked without a GPU: the same text and the same launch code run on a CPU in the tests. Not measured on a GPU yet.
 """
@@ -13,14 +13,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ..cpu.plan import dense_plan_of
-from . import bias, dense, diffusion, lateral, neurons
+from . import bias, conv, dense, diffusion, lateral, neurons
 from .device import current, missing
 from .layered import Layered
 
 if TYPE_CHECKING:
     from ..network import Network
 
-__all__ = ["bias", "dense", "diffusion", "fused", "lateral", "missing", "namespace", "neurons"]
+__all__ = ["bias", "conv", "dense", "diffusion", "fused", "lateral", "missing", "namespace", "neurons"]
 
 
 def namespace() -> Any:

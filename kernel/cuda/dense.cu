@@ -4,40 +4,31 @@
 #include "neurons.cuh"
 #include "gemm.cuh"
 
-// out (rows, columns) += scale * sum, the block's tile of it
-__device__ __forceinline__ void add(real* out, const real (&sum)[PART][PART], int rows, int columns, real scale) {
-    const int top = blockIdx.y * TILE + threadIdx.x / SIDE, left = blockIdx.x * TILE + threadIdx.x % SIDE;
-#pragma unroll
-    for (int r = 0; r < PART; r++)
-#pragma unroll
-        for (int c = 0; c < PART; c++) {
-            const int i = top + SIDE * r, j = left + SIDE * c;
-            if (i < rows && j < columns) out[(long long)i * columns + j] += scale * sum[r][c];
-        }
-}
-
 // drive (batch, n_post) += scale * pre W^T: dPhi/dpost
 extern "C" __global__ void __launch_bounds__(GEMM_THREADS)
 drive_post(real* drive, const real* pre, const real* weight, real scale, int batch, int n_pre, int n_post) {
+    const int top = blockIdx.y * TILE, left = blockIdx.x * TILE;
     real sum[PART][PART] = {};
-    multiply(sum, {pre, batch, n_pre, 1}, {weight, n_post, n_pre, 1}, blockIdx.y * TILE, blockIdx.x * TILE, n_pre);
-    add(drive, sum, batch, n_post, scale);
+    multiply(sum, Matrix{pre, batch, n_pre, 1}, Matrix{weight, n_post, n_pre, 1}, top, left, n_pre);
+    add(drive, sum, top, left, batch, n_post, scale);
 }
 
 // drive (batch, n_pre) += scale * post W: dPhi/dpre
 extern "C" __global__ void __launch_bounds__(GEMM_THREADS)
 drive_pre(real* drive, const real* post, const real* weight, real scale, int batch, int n_pre, int n_post) {
+    const int top = blockIdx.y * TILE, left = blockIdx.x * TILE;
     real sum[PART][PART] = {};
-    multiply(sum, {post, batch, n_post, 1}, {weight, n_pre, 1, n_pre}, blockIdx.y * TILE, blockIdx.x * TILE, n_post);
-    add(drive, sum, batch, n_pre, scale);
+    multiply(sum, Matrix{post, batch, n_post, 1}, Matrix{weight, n_pre, 1, n_pre}, top, left, n_post);
+    add(drive, sum, top, left, batch, n_pre, scale);
 }
 
 // trace (n_post, n_pre) += scale * post^T pre: sum_B dPhi/dW
 extern "C" __global__ void __launch_bounds__(GEMM_THREADS)
 hebbian(real* trace, const real* pre, const real* post, real scale, int batch, int n_pre, int n_post) {
+    const int top = blockIdx.y * TILE, left = blockIdx.x * TILE;
     real sum[PART][PART] = {};
-    multiply(sum, {post, n_post, 1, n_post}, {pre, n_pre, 1, n_pre}, blockIdx.y * TILE, blockIdx.x * TILE, batch);
-    add(trace, sum, n_post, n_pre, scale);
+    multiply(sum, Matrix{post, n_post, 1, n_post}, Matrix{pre, n_pre, 1, n_pre}, top, left, batch);
+    add(trace, sum, top, left, n_post, n_pre, scale);
 }
 
 // energy (batch) -= scale * post . (W pre): a warp a sample

@@ -38,6 +38,15 @@ __device__ __forceinline__ void learn(real* theta, real* first, real* second, in
     }
 }
 
+// pre (batch, n) and one more input, `value` in every sample
+struct WithBias {
+    const real* pre;
+    int n, rows;
+    real value;
+    __device__ __forceinline__ bool along_depth() const { return false; }
+    __device__ __forceinline__ real at(int i, int k) const { return i < n ? pre[(long long)k * n + i] : value; }
+};
+
 // x (batch, n_0); mean and difference hold blocks (batch, n_l) of layers 1..L. With rule GRADIENT theta receives the
 // gradient. The grid is (tiles across, tiles down, matrices) of the largest matrix.
 extern "C" __global__ void __launch_bounds__(GEMM_THREADS, 2)
@@ -52,8 +61,8 @@ update(const int* table, const real* scales, real* theta, real* first, real* sec
     for (int half = 0; half <= row[BOTH]; half++) {
         const real* post = half ? mean : difference;
         const real* pre = row[PRE] < 0 ? x : (half ? difference : mean) + (long long)batch * row[PRE];
-        multiply(sum, {post + (long long)batch * row[POST], n_post, 1, n_post},
-                 {pre, n_pre, 1, n_pre, (real)(biased && !half)}, top, left, batch);
+        multiply(sum, Matrix{post + (long long)batch * row[POST], n_post, 1, n_post},
+                 WithBias{pre, n_pre, n_pre + biased, (real)!half}, top, left, batch);
     }
 
     const Rule o = {rule, rate, decay, {h0, h1, h2, h3, h4, h5, h6}};

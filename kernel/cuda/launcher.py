@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import neurons
+from .. import geometry, neurons
 from ..cpu import tiles, update
 from .device import Device, current
 
@@ -27,6 +27,7 @@ CODES = {
         (neurons, ("HARD_SIGMOID", "SIGMOID", "TANH", "LINEAR", "SOFTMAX", "FHN")),
         (tiles, ("SYNCHRONOUS", "EVEN_ODD", "SWEEP")),
         (tiles, ("RUN_FREE", "RUN_STATE", "RUN_STATES", "RUN_DIFFERENCE", "RUN_MEAN_DIFFERENCE")),
+        (geometry, ("NONE", "MAX", "AVERAGE")),
         (update, ("GRADIENT", "SGD", "MOMENTUM", "ADAM")),
     )
     for name in names
