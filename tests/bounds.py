@@ -91,8 +91,9 @@ class Contraction:
         neurons = [net.layers[l].neuron for l in layers]
         self.steepest = max(SLOPE[n] for n in neurons)
         self.rate_error = max(rate_error(np.array(self.size), n, self.dtype) for n in neurons)
-        self.kappa = self.steepest * max(self.row_sums(l, coupling=True) for l in layers)
-        self.magnitude = self.size * max(self.row_sums(l, coupling=False) for l in layers)
+        # An adaptation current is within E like the states that it follows.
+        self.kappa = self.steepest * max(self.row_sums(l, True) + net.layers[l].adaptation for l in layers)
+        self.magnitude = self.size * max(self.row_sums(l, False) + net.layers[l].adaptation for l in layers)
         self.terms = max(self.terms_into(l) for l in range(1, len(net.sizes))) + 10  # gains, halves, partial sums
         # Out of a readout, and back into the layer below it.
         self.fan_out = self.fan_in = self.logit = 0.0
@@ -103,6 +104,7 @@ class Contraction:
             self.logit = self.size * self.row_sums(readout, coupling=False)
         self.live = abs(beta) * (0.5 * self.fan_in * self.fan_out if net.has_readout else 1.0)
         self.live *= schedule.nudge == "live"
+        self.nudged_slope = 1.0 if net.cost.on_rate else self.steepest  # what a nudge does to a state at most
 
     def row_sums(self, layer, coupling):
         """Largest sum of |weights| into a neuron of `layer`; without bias and clamped input if `coupling`."""
@@ -135,7 +137,8 @@ class Contraction:
     def fixed(self, added, kappa):
         """E = slope-weighted error added per step / (1 - kappa), with the rounding of the relaxation step."""
         assert kappa < 0.95, "the test's weights must contract"
-        return (added + gamma(4, self.dtype) * 2 * self.size / self.schedule.step) / (1 - kappa)
+        few = gamma(8 if self.net.cost.on_rate else 4, self.dtype)  # a rate is pushed before the step, and back
+        return (added + few * 2 * self.size / self.schedule.step) / (1 - kappa)
 
     def free(self):
         """Bound on the error of every state of the dynamics after the free phase."""
@@ -156,18 +159,17 @@ class Contraction:
         """Bounds on the errors of mean and difference. nudge_size: of the largest nudge at beta = 1."""
         free = self.free()
         span = 2 * beta if variant == "centered" else beta
-        added = self.steepest * (
-            gamma(self.terms, self.dtype) * (self.magnitude + beta * nudge_size) + beta * self.nudge(free)
-        )
+        nudge_error = beta * self.nudge(free) + gamma(self.terms, self.dtype) * beta * nudge_size
+        added = self.steepest * gamma(self.terms, self.dtype) * self.magnitude + self.nudged_slope * nudge_error
         if form == "difference" and variant == "centered":
             # d errs by what c and m err: a difference of rates moves with m by that of two slopes, at most 1.
             c = self.kappa / self.steepest * largest_difference + span * nudge_size
-            own = self.steepest * (gamma(self.terms, self.dtype) * c + span * self.nudge(free))
+            own = self.steepest * gamma(self.terms, self.dtype) * c + self.nudged_slope * span * self.nudge(free)
             own += self.steepest * self.drive_error(free) + difference_error(c, self.worst(), self.dtype)
             mean, difference = free, self.fixed(own, self.kappa)
         else:
             # Two states, or as mean and half difference the same two: each within E of its exact one.
-            mean = self.fixed(2 * added + 2 * self.rate_error, self.kappa + self.steepest * self.live)
+            mean = self.fixed(2 * added + 2 * self.rate_error, self.kappa + self.nudged_slope * self.live)
             mean = max(mean, free)
             difference = 2 * mean
         return mean, (difference + gamma(4, self.dtype) * 2 * self.size) / span

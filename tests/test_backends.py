@@ -227,7 +227,7 @@ def twins(net):
     return twin
 
 
-def contract(net, kappa=0.6):
+def contract(net, kappa=0.55):
     """Scale the weights so that no drive amplifies an error by more than `kappa`, nor a live nudge by 1."""
     bound = Contraction(net, net.schedule.but(gamma=1.0), [np.ones(1)])
     for parameter, connection in zip(net.parameters, net.connections, strict=True):
@@ -239,15 +239,19 @@ def contract(net, kappa=0.6):
             parameter += np.random.default_rng(5).uniform(-0.2, 0.4, parameter.shape).astype(parameter.dtype)
 
 
+OUTPUT = {"cross-entropy": "softmax", "binary-cross-entropy": "sigmoid"}  # other costs take any neuron
+
+
 @st.composite
 def networks(draw, backend="cpu", dtypes=DTYPES, skips=True):
     """A network of 1 to 3 hidden layers, with or without lateral and skip connections, whose couplings contract."""
     sizes = draw(st.lists(widths, min_size=3, max_size=5))
-    cost = draw(st.sampled_from(["squared-error", "cross-entropy"]))
+    cost = draw(st.sampled_from(["squared-error", "cross-entropy", "binary-cross-entropy"]))
     neuron = draw(st.sampled_from(RATES))
     last = len(sizes) - 1
-    layers = [eq.Layer(n, neuron) for n in sizes[:-1]]
-    layers.append(eq.Layer(sizes[-1], "softmax" if cost == "cross-entropy" else neuron))
+    adaptation = draw(st.sampled_from([0.0, 0.0, 0.1]))
+    layers = [eq.Layer(n, neuron, adaptation, 1.5) for n in sizes[:-1]]
+    layers.append(eq.Layer(sizes[-1], OUTPUT.get(cost, neuron)))
     wires = [eq.Dense(l, l + 1) for l in range(last)] + [eq.Bias(l) for l in range(1, last + 1)]
     wires += [eq.Lateral(l) for l in range(1, last) if draw(st.booleans())]
     if skips and draw(st.integers(0, 3)) == 0:

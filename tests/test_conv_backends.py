@@ -14,6 +14,7 @@ from test_backends import (
     FORMS,
     LAYOUTS,
     OPTIMISERS,
+    OUTPUT,
     PROPERTY,
     RATES,
     check_phases,
@@ -182,9 +183,10 @@ def networks(draw, backend="cpu", dtypes=DTYPES):
     last = len(shapes)
     pools = any(c.stem == "conv" and c.pool == "max" for c in wires)
     neuron = draw(st.sampled_from(["sigmoid", "tanh"] if pools else RATES))
-    cost = draw(st.sampled_from(["squared-error", "cross-entropy"]))
-    layers = [eq.Layer(shape, neuron) for shape in shapes]
-    layers.append(eq.Layer(draw(st.sampled_from([2, 10])), "softmax" if cost == "cross-entropy" else neuron))
+    cost = draw(st.sampled_from(["squared-error", "cross-entropy", "binary-cross-entropy"]))
+    adaptation = draw(st.sampled_from([0.0, 0.0, 0.1]))
+    layers = [eq.Layer(shape, neuron, adaptation, 1.5) for shape in shapes]
+    layers.append(eq.Layer(draw(st.sampled_from([2, 10])), OUTPUT.get(cost, neuron)))
     wires += [eq.Dense(last - 1, last), eq.Bias(last)]
     if draw(st.integers(0, 3)) == 0:
         wires.append(eq.Lateral(last - 1))

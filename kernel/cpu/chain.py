@@ -18,6 +18,7 @@ from .gemm import transpose
 from .microkernel import VECTOR_BYTES
 from .neurons import relax_difference, relax_mean, relax_towards, softmax_rows
 from .tiles import (
+    CURRENT,
     DIFFERENCE,
     DRIVE,
     EVEN_ODD,
@@ -27,12 +28,14 @@ from .tiles import (
     MINUS,
     NEURON,
     NUDGE,
+    ON_RATE,
     ONE,
     OTHER_DRIVE,
     PLUS,
     ROW,
     RUN_DIFFERENCE,
     RUN_FREE,
+    RUN_MEAN_DIFFERENCE,
     RUN_STATE,
     RUN_STATES,
     SHAPE,
@@ -42,6 +45,8 @@ from .tiles import (
     SYNCHRONOUS,
     UP,
     ZERO,
+    adapts,
+    current,
     is_conv,
     lanes_for,
     piece,
@@ -53,15 +58,43 @@ from .tiles import (
 
 
 @kernel
+def push(plan, tile, lanes, channel, layer, gain):
+    """state += gain * nudge, of a layer whose rate is nudged.
+
+    Between two pushes by -gain and gain, relaxing towards a rate moves the state towards that rate + gain * nudge.
+    """
+    if plan[layer, ON_RATE] and gain != 0:
+        state = piece(plan, tile, lanes, 3 * channel + STATE, layer)
+        combine(state, state, gain, piece(plan, tile, lanes, NUDGE, layer))
+
+
+@kernel
+def adapt(plan, tile, lanes, channel, layer, step):
+    """tau da/dt = s - a, of a layer that adapts; returns the largest change that this makes to a drive."""
+    largest = tile.dtype.type(0)
+    if adapts(plan, layer):
+        gain, rate = tile[plan[layer, CURRENT]], step * tile[plan[layer, CURRENT] + 1]
+        a, state = current(plan, tile, lanes, channel, layer), piece(plan, tile, lanes, 3 * channel + STATE, layer)
+        for i in range(a.size):
+            move = rate * (state[i] - a[i])
+            a[i] += move
+            largest = maximum(largest, gain * abs(move))
+    return largest
+
+
+@kernel
 def relax(plan, theta, tile, lanes, channel, layer, nudge, step):
     more = complete_drive(plan, theta, tile, lanes, channel, layer, nudge, DRIVE)
-    return relax_towards(
+    push(plan, tile, lanes, channel, layer, -nudge)
+    largest = relax_towards(
         piece(plan, tile, lanes, 3 * channel + STATE, layer),
         piece(plan, tile, lanes, 3 * channel + UP, layer),
         piece(plan, tile, lanes, more, layer),
         step,
         plan[layer, NEURON],
     )
+    push(plan, tile, lanes, channel, layer, nudge)
+    return maximum(largest, adapt(plan, tile, lanes, channel, layer, step))
 
 
 @kernel
@@ -132,14 +165,18 @@ def relax_all(plan, theta, tile, lanes, form, layer, beta, step, live):
         plan, tile, lanes,
         complete_drive(plan, theta, tile, lanes, DIFFERENCE, layer, beta + beta, OTHER_DRIVE), layer,
     )  # fmt: skip
-    mean = piece(plan, tile, lanes, 3 * MEAN + UP, layer)
-    if form == RUN_DIFFERENCE:
-        return relax_difference(difference, mean, drive, more, step, code)
-    rest = complete_drive(plan, theta, tile, lanes, MEAN, layer, tile.dtype.type(0), DRIVE)
-    mean_drive = piece(plan, tile, lanes, DRIVE, layer)
-    combine(mean_drive, mean, tile.dtype.type(1), piece(plan, tile, lanes, rest, layer))
-    largest = relax_mean(piece(plan, tile, lanes, 3 * MEAN + STATE, layer), mean_drive, drive, more, step, code)
-    return maximum(largest, relax_difference(difference, mean_drive, drive, more, step, code))
+    mean, largest = piece(plan, tile, lanes, 3 * MEAN + UP, layer), tile.dtype.type(0)
+    if form == RUN_MEAN_DIFFERENCE:
+        rest = complete_drive(plan, theta, tile, lanes, MEAN, layer, tile.dtype.type(0), DRIVE)
+        mean_drive = piece(plan, tile, lanes, DRIVE, layer)
+        combine(mean_drive, mean, tile.dtype.type(1), piece(plan, tile, lanes, rest, layer))
+        mean = mean_drive
+        largest = relax_mean(piece(plan, tile, lanes, 3 * MEAN + STATE, layer), mean, drive, more, step, code)
+        largest = maximum(largest, adapt(plan, tile, lanes, MEAN, layer, step))
+    push(plan, tile, lanes, DIFFERENCE, layer, -beta - beta)
+    largest = maximum(largest, relax_difference(difference, mean, drive, more, step, code))
+    push(plan, tile, lanes, DIFFERENCE, layer, beta + beta)
+    return maximum(largest, adapt(plan, tile, lanes, DIFFERENCE, layer, step))
 
 
 @kernel
@@ -172,9 +209,9 @@ def settle(plan, theta, tile, lanes, form, order, steps, gamma, beta, step, live
             for i in range(1, top + 1):
                 layer = visited(order, i, top, form, forward)
                 # Half-sweeps: forward over layers 2..top, backward over top-1..1. The first takes every layer, and so
-                # does each for a layer with lateral connections, whose own state drives it.
+                # does each for a layer whose own state drives it, by lateral connections or adaptation.
                 still = order == SWEEP and layer == (1 if forward else top)
-                if still and taken > 0 and plan[layer, LATERAL] < 0:
+                if still and taken > 0 and plan[layer, LATERAL] < 0 and not adapts(plan, layer):
                     continue
                 if half == 0:
                     up, down = order != SWEEP or forward, order != SWEEP or not forward
@@ -195,6 +232,9 @@ def clear(plan, tile, lanes, channel):
     for section in range(3):
         for layer in range(1, plan.shape[0]):
             piece(plan, tile, lanes, 3 * channel + section, layer)[:] = tile.dtype.type(0)
+    for layer in range(1, plan.shape[0]):
+        if adapts(plan, layer):
+            current(plan, tile, lanes, channel, layer)[:] = tile.dtype.type(0)
 
 
 @kernel
@@ -220,6 +260,11 @@ def set_out(plan, theta, tile, lanes, form):
                 copy(piece(plan, tile, lanes, 3 * MEAN + section, layer), free)
                 if form == RUN_STATES:
                     copy(piece(plan, tile, lanes, 3 * MINUS + section, layer), free)
+            if adapts(plan, layer):
+                tired = current(plan, tile, lanes, FREE, layer)
+                copy(current(plan, tile, lanes, MEAN, layer), tired)
+                if form == RUN_STATES:
+                    copy(current(plan, tile, lanes, MINUS, layer), tired)
 
 
 @kernel

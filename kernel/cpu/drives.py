@@ -11,11 +11,13 @@ from .microkernel import DOTS, SUMS, VECTOR_BYTES
 from .tiles import (
     BIAS,
     BIASES,
+    CURRENT,
     DOWN,
     LATERAL,
     MEAN,
     NEURON,
     NUDGE,
+    ON_RATE,
     ONE,
     PACKED_DOWN,
     PACKED_UP,
@@ -26,6 +28,8 @@ from .tiles import (
     UP,
     WEIGHT,
     ZERO,
+    adapts,
+    current,
     is_conv,
     piece,
     section_at,
@@ -138,16 +142,19 @@ def refresh_down(plan, theta, tile, lanes, channel, layer, gamma, biased):
 
 @kernel
 def complete_drive(plan, theta, tile, lanes, channel, layer, nudge, out):
-    """The section of what is added to `up`: `down` itself, or `out` = down + lateral + nudge * nudge section."""
-    down = 3 * channel + DOWN
-    lateral, nudged = plan[layer, LATERAL] >= 0, nudge != 0 and layer == top_of(plan)
-    if not (lateral or nudged):
+    """The section of what is added to `up`: `down` itself, or `out` = down - adaptation + nudge + lateral."""
+    down, tires = 3 * channel + DOWN, adapts(plan, layer)
+    lateral, nudged = plan[layer, LATERAL] >= 0, nudge != 0 and layer == top_of(plan) and not plan[layer, ON_RATE]
+    if not (lateral or nudged or tires):
         return down
-    total = piece(plan, tile, lanes, out, layer)
+    total, source = piece(plan, tile, lanes, out, layer), piece(plan, tile, lanes, down, layer)
+    if tires:
+        combine(total, source, -tile[plan[layer, CURRENT]], current(plan, tile, lanes, channel, layer))
+        source = total
     if nudged:
-        combine(total, piece(plan, tile, lanes, down, layer), nudge, piece(plan, tile, lanes, NUDGE, layer))
-    else:
-        copy(total, piece(plan, tile, lanes, down, layer))
+        combine(total, source, nudge, piece(plan, tile, lanes, NUDGE, layer))
+    elif not tires:
+        copy(total, source)
     if lateral:
         n, source = plan[layer, SIZE], section_at(plan, lanes, 3 * channel + STATE, layer)
         place, gain = section_at(plan, lanes, out, layer), tile.dtype.type(1)

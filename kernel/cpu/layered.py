@@ -46,6 +46,8 @@ class Workspace:
         self.batch, self.width = batch, plan.width
         self.blocks = [(int(row), int(n)) for row, n in plan.table[1:, [tiles.ROW, tiles.SIZE]]]
         self.tiles = np.zeros((count, plan.size), dtype)
+        for at, pair in plan.constants.items():
+            self.tiles[:, at : at + 2] = pair
         self.state, self.mean, self.difference = (np.zeros(batch * rows, dtype) for _ in range(3))
         self.report = np.zeros((count, 3))
         self._views: dict[str, tuple[int, list[NDArray]]] = {}

@@ -21,24 +21,26 @@ if TYPE_CHECKING:
 class Plan(NamedTuple):
     """table (L + 1, columns), a row a layer; a full tile holds `width` samples and has `size` elements.
 
-    products is how many multiply-adds one pass through all connections takes for one sample.
+    products is how many multiply-adds one pass through all connections takes for one sample; constants are pairs of
+    numbers that a tile holds from the start, by their place.
     """
 
     table: NDArray
     width: int
     size: int
     products: int
+    constants: dict[int, tuple[float, float]]
 
 
 def plan_of(network: Network) -> Plan | None:
     """The plan of a network whose every layer is driven by the one below it and perhaps by itself; None for others."""
-    if network.cost.on_rate or any(layer.adaptation for layer in network.layers):
-        return None
     table = np.full((len(network.layers), tiles.SHAPE + len(ConvGeometry._fields)), -1, np.int64)
     table[:, tiles.SIZE] = network.sizes
     table[:, tiles.NEURON] = [find_neuron(layer.neuron).code for layer in network.layers]
     table[:, tiles.ROW] = np.cumsum([0, 0, *network.sizes[1:-1]])
     table[:, tiles.BIASES] = [shape[-1] for shape in network.shapes]
+    table[:, tiles.ON_RATE] = 0
+    table[network.top, tiles.ON_RATE] = network.cost.on_rate
     column = {"dense": tiles.WEIGHT, "conv": tiles.WEIGHT, "bias": tiles.BIAS, "lateral": tiles.LATERAL}
     geometries = {}
     for connection, at in zip(network.connections, network.offsets, strict=True):
@@ -55,21 +57,28 @@ def plan_of(network: Network) -> Plan | None:
         products += (g.map_height * g.map_width - 1) * int(np.prod(g.weight_shape))
     vector = VECTOR_BYTES // network.dtype.itemsize
     width = vector if geometries else 2 * vector
-    return Plan(table, width, place(table, geometries, width) + 2 * vector, products)
+    adapting = {i: layer for i, layer in enumerate(network.layers) if i and layer.adaptation}
+    size = place(table, geometries, list(adapting), width) + 2 * vector
+    constants = {int(table[i, tiles.CURRENT]): (l.adaptation, 1 / l.tau) for i, l in adapting.items()}
+    return Plan(table, width, size, products, constants)
 
 
 def dense_plan_of(network: Network) -> NDArray | None:
-    """The columns before BIASES of a network without maps, all that a backend without convolutions needs; else None."""
+    """The columns before BIASES, for backends without maps, adaptation and nudged rates; None if there are any."""
     plan = plan_of(network)
-    if plan is None or any(len(shape) > 1 for shape in network.shapes):
+    adapts = any(layer.adaptation for layer in network.layers)
+    if plan is None or adapts or network.cost.on_rate or any(len(shape) > 1 for shape in network.shapes):
         return None
     return np.ascontiguousarray(plan.table[:, : tiles.BIASES])
 
 
-def place(table: NDArray, geometries: dict[int, ConvGeometry], width: int) -> int:
-    """Enter where in a tile each convolution has its weights, winners and room; returns where the tile ends."""
+def place(table: NDArray, geometries: dict[int, ConvGeometry], adapting: list[int], width: int) -> int:
+    """Enter where in a tile currents are, and of convolutions weights, winners, room; returns where the tile ends."""
     states = int(table[1:, tiles.SIZE].sum())
     end = int(table[0, tiles.SIZE] + tiles.SECTIONS * states + table[-1, tiles.SIZE]) * width
+    for layer in adapting:
+        table[layer, tiles.CURRENT] = end
+        end += 2 + 3 * int(table[layer, tiles.SIZE]) * width
     room = 0
     for layer, geometry in geometries.items():
         shape = np.array(geometry)

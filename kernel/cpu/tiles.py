@@ -11,6 +11,7 @@ at row i, lane b, and goes through all steps of a phase without leaving the cach
     drive        two sections        drives being put together: down + lateral + nudge
     nudge        one section         on the top layer, the nudge at beta = 1
     target       n_L rows
+    of each layer that adapts: its gain and the rate 1 / tau, then the currents, one section a channel
     of each convolution: packed weights upwards and downwards; the winners of max pooling, one section a channel
     map          room for one map before it is pooled
 
@@ -24,15 +25,17 @@ import numpy as np
 from .compile import kernel, paste
 
 # Typed integers, not literals: Numba would compile every kernel once for each literal it is called with.
-_CODES = tuple(np.arange(13))
-# Columns of the plan, one row a layer: what a kernel must know of the network. LATERAL is -1 where there is none. The
-# BIASES biases take turns along the neurons. The rest is for layers that a convolution drives, and -1 for others: where
-# in a tile its weights, winners and room are, and from SHAPE on its ConvGeometry.
-SIZE, WEIGHT, BIAS, LATERAL, NEURON, ROW, BIASES, PACKED_UP, PACKED_DOWN, WINNERS, ROOM, SHAPE = _CODES[:12]
+_CODES = tuple(np.arange(14))
+# Columns of the plan, one row a layer: what a kernel must know of the network. LATERAL and CURRENT are -1 for a layer
+# that has none. The BIASES biases take turns along the neurons. ON_RATE: whether the layer's rate is nudged, not its
+# drive. The rest is for layers that a convolution drives, and -1 for others: where in a tile its weights, winners and
+# room are, and from SHAPE on its ConvGeometry.
+SIZE, WEIGHT, BIAS, LATERAL, NEURON, ROW, BIASES, ON_RATE, CURRENT = _CODES[:9]
+PACKED_UP, PACKED_DOWN, WINNERS, ROOM, SHAPE = _CODES[9:14]
 STATE, UP, DOWN = _CODES[:3]
 FREE, MEAN, DIFFERENCE = _CODES[:3]
 PLUS, MINUS = MEAN, DIFFERENCE
-DRIVE, OTHER_DRIVE, NUDGE, SECTIONS = _CODES[9:]
+DRIVE, OTHER_DRIVE, NUDGE, SECTIONS = _CODES[9:13]
 SYNCHRONOUS, EVEN_ODD, SWEEP = _CODES[:3]
 # What settles: the free state; one nudged state; the + and - states; their difference alone; their mean and difference.
 RUN_FREE, RUN_STATE, RUN_STATES, RUN_DIFFERENCE, RUN_MEAN_DIFFERENCE = _CODES[:5]
@@ -85,6 +88,20 @@ def lanes_for(plan, samples, vector):
     if samples == 1 and full > vector:
         return ONE
     return vector if samples <= vector else full
+
+
+@kernel
+def adapts(plan, layer):
+    """Whether the layer has an adaptation current."""
+    return plan[layer, CURRENT] >= 0
+
+
+@paste
+def current(plan, tile, lanes, channel, layer):
+    """A channel's adaptation current of the layer, as a flat view."""
+    n = plan[layer, SIZE] * lanes
+    at = plan[layer, CURRENT] + 2 + channel * n
+    return tile[at : at + n]
 
 
 @kernel
