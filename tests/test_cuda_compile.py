@@ -21,6 +21,7 @@ STEMS = sorted(path.stem for path in HERE.glob("*.cu"))
 GEOMETRY = conv_geometry("it", (12, 12, 16), (2, 2, 32), 5, 2, 2, "max", 3)
 DEFINES = {
     "fused": (("LANES", 4),),
+    "layer": (("PRECISION", 0),),
     "conv": tuple(sorted((field.upper(), value) for field, value in GEOMETRY._asdict().items())),
 }
 # float32: kernel -> most registers, least share of a multiprocessor's warps that can be resident (with 256 threads)
@@ -30,7 +31,7 @@ CEILINGS = {
     "drive": (40, 1.0), "correlate": (40, 1.0), "advance": (48, 0.25), "update": (80, 0.375),
     "free_tiles": (128, 0.25), "nudged_tiles": (128, 0.25),
     "convolve": (64, 0.5), "conv.drive_pre": (64, 0.5), "trace_parts": (64, 0.5), "gather": (40, 1.0),
-    "pool": (40, 1.0), "choose": (40, 1.0),
+    "pool": (40, 1.0), "choose": (40, 1.0), "relax_layer": (128, 0.25),
 }  # fmt: skip
 # Bytes of shared memory chosen at launch: the field's squares; the tiles of 784-512-10, of which a block at least must
 # fit the small multiprocessors of sm_75.
@@ -48,6 +49,14 @@ def needs():
             for key, (dtype, arch) in jobs.items()
         }
         return {key: future.result() for key, future in done.items()}
+
+
+@pytest.mark.parametrize("arch", ["80", "90", "100"])
+@pytest.mark.parametrize("precision", [1, 2], ids=["tf32", "bf16"])
+def test_tensor_cores(precision, arch):
+    """The text with its PTX compiles where there are such cores, and is no larger than that without."""
+    need = nvrtc.compile(text_of("layer", "float32", (("PRECISION", precision),)), arch)["relax_layer"]
+    assert need.spills == need.stack == 0 and need.registers <= 112 and need.occupancy(arch, 256) >= 0.25
 
 
 @pytest.mark.parametrize("stem", STEMS)

@@ -16,11 +16,27 @@ from ..cpu.plan import dense_plan_of
 from . import bias, conv, dense, diffusion, lateral, neurons
 from .device import current, missing
 from .layered import Layered
+from .layerwise import Layerwise
+from .precision import get_precision, set_precision
 
 if TYPE_CHECKING:
     from ..network import Network
 
-__all__ = ["bias", "conv", "dense", "diffusion", "fused", "lateral", "missing", "namespace", "neurons"]
+__all__ = [
+    "bias",
+    "conv",
+    "dense",
+    "diffusion",
+    "fused",
+    "get_precision",
+    "lateral",
+    "missing",
+    "namespace",
+    "neurons",
+    "set_precision",
+]
+
+LARGEST = 2**18  # weights that each block of fused.cu may read in every step; a guess, not measured on a GPU
 
 
 def namespace() -> Any:
@@ -29,6 +45,9 @@ def namespace() -> Any:
 
 
 def fused(network: Network) -> Layered | None:
-    """The fused phases of `network`, or None if its topology, or its size, needs the verbs one by one."""
+    """The phases of `network` in kernels of their own, or None if its topology needs the verbs one by one."""
     plan = dense_plan_of(network)
-    return None if plan is None or not Layered.fits(plan, network.dtype) else Layered(network, plan)
+    if plan is None:
+        return None
+    small = Layered(network, plan)
+    return small if small.fits(plan, network.dtype) and small.weights <= LARGEST else Layerwise(network, plan)

@@ -7,7 +7,7 @@ kernels, and its limits. Tests put a stand-in here that runs the same kernels on
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any, Protocol
 
@@ -27,6 +27,9 @@ class Device(Protocol):
     def compile(self, text: str, name: str) -> Any:
         """The module of a kernel text, with get_function(name) as CuPy's RawModule."""
 
+    def record(self, run: Callable[[], None]) -> Callable[[], None]:
+        """What does again, in one launch, all that `run` asks of the device; `run` may neither allocate nor wait."""
+
     def on_stream_of(self, array: Any) -> contextlib.AbstractContextManager[None]:
         """A context in which kernels run on the stream that the owner of `array` is using."""
 
@@ -45,6 +48,14 @@ class CuPy:
 
     def compile(self, text: str, name: str) -> Any:
         return self.arrays.RawModule(code=text, options=("--std=c++17",))
+
+    def record(self, run: Callable[[], None]) -> Callable[[], None]:
+        stream = self.arrays.cuda.Stream(non_blocking=True)
+        with stream:
+            stream.begin_capture()
+            run()
+            graph = stream.end_capture()
+        return graph.launch
 
     @contextlib.contextmanager
     def on_stream_of(self, array: Any) -> Iterator[None]:

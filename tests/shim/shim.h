@@ -49,6 +49,12 @@ template <class T>
 __attribute__((noinline, no_sanitize("thread"))) T shim_shuffle(unsigned mask, T value, int lane, int line) {
     return ((const T*)shim_exchange(mask, &value, sizeof value, line))[lane & 31];
 }
+// All lanes' values, into an array of 32 of the lane's own.
+template <class T>
+__attribute__((noinline, no_sanitize("thread"))) void shim_gather_at(T* all, const T& mine, int line) {
+    memcpy(all, shim_exchange(0xffffffffu, &mine, sizeof mine, line), 32 * sizeof mine);
+}
+#define shim_gather(all, mine) shim_gather_at(all, mine, __LINE__)
 #define __shfl_sync(mask, value, lane) shim_shuffle(mask, value, lane, __LINE__)
 #define __shfl_xor_sync(mask, value, other) shim_shuffle(mask, value, (int)shim_lane() ^ (other), __LINE__)
 #define __shfl_down_sync(mask, value, by) \

@@ -24,6 +24,8 @@ class Array(NDArrayOperatorsMixin):
     """Memory of the stand-in. NumPy's functions work on it, as on CuPy's arrays, unless host arrays are mixed in."""
 
     def __init__(self, data: np.ndarray, owner: Array | None = None) -> None:
+        if owner is None:
+            _forbid("an allocation")
         self.base = owner if owner is None or owner.base is None else owner.base
         whole = owner._whole if owner is not None else None
         if whole is None:
@@ -48,6 +50,7 @@ class Array(NDArrayOperatorsMixin):
         return len(self._data)
 
     def get(self) -> np.ndarray:
+        _forbid("a copy to the host")
         return self._data.copy()
 
     def set(self, values: np.ndarray) -> None:
@@ -56,7 +59,7 @@ class Array(NDArrayOperatorsMixin):
         self._data[...] = values
 
     def fill(self, value: float) -> None:
-        self._data.fill(value)
+        _do(lambda: self._data.fill(value))
 
     def reshape(self, *shape: Any) -> Array:
         view = self._data.reshape(*shape)
@@ -70,10 +73,11 @@ class Array(NDArrayOperatorsMixin):
 
     def __getitem__(self, key: Any) -> Array:
         part = self._data[_unwrap(key)]
-        return Array(part, self) if np.shares_memory(part, self._data) else Array(np.asarray(part))
+        return Array(part, self) if part.size == 0 or np.shares_memory(part, self._data) else Array(np.asarray(part))
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        self._data[_unwrap(key)] = _unwrap(value)
+        place, values = _unwrap(key), _unwrap(value)
+        _do(lambda: self._data.__setitem__(place, values))
 
     def _reduce(name: str):  # type: ignore[misc]
         return lambda self, *args, **options: Array(np.asarray(getattr(self._data, name)(*args, **options)))
@@ -96,8 +100,11 @@ class Array(NDArrayOperatorsMixin):
         out = options.pop("out", ())
         if out:
             options["out"] = tuple(map(_unwrap, out))
-        done = getattr(ufunc, method)(*map(_unwrap, inputs), **options)
-        return out[0] if out else _wrap(done)
+        if out:
+            values = [*map(_unwrap, inputs)]
+            _do(lambda: getattr(ufunc, method)(*values, **options))
+            return out[0]
+        return _wrap(getattr(ufunc, method)(*map(_unwrap, inputs), **options))
 
     def __array_function__(self, function: Any, types: Any, args: Any, options: Any) -> Any:
         done = function(*_unwrap(list(args)), **{name: _unwrap(value) for name, value in options.items()})
@@ -145,6 +152,22 @@ ARRAYS = SimpleNamespace(
 )
 
 
+RECORDING: list[Any] | None = None  # what a graph being captured will do
+
+
+def _do(work: Any) -> None:
+    """Work on the device: now, or when the graph that is being captured is launched."""
+    if RECORDING is None:
+        work()
+    else:
+        RECORDING.append(work)
+
+
+def _forbid(what: str) -> None:
+    if RECORDING is not None:
+        raise KernelError(f"{what} while a graph is captured")
+
+
 class StandIn:
     """A device on which kernels run as fibers; `mode` "fast" or "check", `seed` orders threads and blocks."""
 
@@ -155,9 +178,21 @@ class StandIn:
 
     def __init__(self, mode: str = "fast", seed: int = 0, edit: Any = None) -> None:
         self.mode, self.seed, self.edit, self.profile = mode, seed, edit, None
+        self.graphs = 0  # captured so far
 
     def compile(self, text: str, name: str) -> RawModule:
         return RawModule(self, self.edit(name, text) if self.edit else text)
+
+    def record(self, run: Any) -> Any:
+        """As a CUDA graph: what is captured is not done, and does not allocate or wait."""
+        global RECORDING
+        RECORDING = work = []
+        try:
+            run()
+        finally:
+            RECORDING = None
+        self.graphs += 1
+        return lambda: [part() for part in work] and None
 
     @contextlib.contextmanager
     def on_stream_of(self, array: Any):
@@ -188,6 +223,9 @@ class RawKernel:
         self.max_dynamic_shared_size_bytes = 48 * 1024
 
     def __call__(self, grid: tuple, block: tuple, arguments: tuple, *, shared_mem: int = 0) -> None:
+        _do(lambda: self._launch(grid, block, arguments, shared_mem))
+
+    def _launch(self, grid: tuple, block: tuple, arguments: tuple, shared_mem: int) -> None:
         library, device, bound = self.module.library, self.module.device, self.module.bounds[self.name]
         threads = int(np.prod(block))
         if bound and threads > bound:
