@@ -2,9 +2,11 @@
 # pyproject.toml or setup.py change. EQKERNEL_DATA, if set, is where MNIST and the others are looked for.
 PYTHON ?= python3
 BIN := .venv/bin
+CUDA ?= 13
+GPU_TESTS := tests/test_cuda.py tests/test_cuda_backend.py tests/test_cuda_conv.py tests/test_cuda_large.py
 APT = $$([ $$(id -u) = 0 ] || echo sudo) apt-get install --yes --no-install-recommends
 
-.PHONY: help demo test bench lint clean check-fixed check-rtl check-valgrind synth vectors
+.PHONY: help demo test bench test-gpu bench-gpu lint clean check-fixed check-rtl check-valgrind synth vectors
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s%s\n", $$1, $$2 }' Makefile
@@ -17,6 +19,14 @@ test: .venv/installed-test ## run the tests
 
 bench: .venv/installed-bench ## time eqkernel beside its rivals (installs torch and jax)
 	$(BIN)/python -m bench
+
+test-gpu: .venv/installed-test .venv/installed-cuda$(CUDA) ## test the CUDA kernels on this machine's GPU (CUDA=12 or 13)
+	EQKERNEL_GPU=1 $(BIN)/python -m pytest -W default::UserWarning -W default::FutureWarning $(GPU_TESTS)
+	for tool in memcheck racecheck initcheck synccheck; do \
+		EQKERNEL_GPU=1 compute-sanitizer --tool $$tool --error-exitcode 1 $(BIN)/python tests/cuda_cases.py || exit 1; done
+
+bench-gpu: .venv/installed-bench .venv/installed-cuda$(CUDA) ## time the CUDA backend beside its rivals; writes bench-gpu.json
+	$(BIN)/python -m bench.gpu
 
 lint: .venv/installed-lint ## ruff on the sources, mypy on the package as it installs
 	$(BIN)/ruff check .

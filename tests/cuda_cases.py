@@ -66,3 +66,9 @@ REGULAR = {
     "settle": ((16, 64, 32, 16), 8), "update": ((16, 64, 32, 16), 8),
 }  # fmt: skip
 CASES = {case.__name__: case for case in (dense, neurons, diffusion, field, settle, update)}
+
+
+if __name__ == "__main__":  # on a GPU, for compute-sanitizer
+    for name, case in CASES.items():
+        case()
+        print(name, "ok")

@@ -180,6 +180,7 @@ def test_the_difference_keeps_the_gradient_in_low_precision(name, schedule, neur
                 assert worst > least, f"{form}: {worst:.5f}"
 
 
+@shim.shim_only
 def test_a_gpu_without_tensor_cores_says_so(monkeypatch):
     with shim.running():
         monkeypatch.setattr(type(device.current()), "capability", 75)
