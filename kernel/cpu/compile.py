@@ -95,10 +95,10 @@ def get_threads() -> int:
 def spread(run: Callable[[int, int], None], parts: int, flops: float) -> None:
     """Call run(part, parts) for every part, at most one a thread; kernels release the GIL.
 
-    Work of less than some 0.1 ms is not worth waking a thread for and stays on this one.
+    Work of less than some 0.3 ms is not worth waking a thread for, which can take 0.05 ms, and stays on this one.
     """
     global _pool
-    parts = min(parts, _threads) if flops > 2e7 else 1
+    parts = min(parts, _threads) if flops > 4e7 else 1
     if parts <= 1:
         run(0, 1)
         return

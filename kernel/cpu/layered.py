@@ -81,7 +81,6 @@ class Layered:
 
     def __init__(self, network: Network, plan: Plan) -> None:
         self.network, self.plan, self.sizes = network, plan, network.sizes
-        self.products = plan.products
         self.workspace: Workspace | None = None
         self._constants: tuple[Schedule, Constants] | None = None
 
@@ -114,7 +113,8 @@ class Layered:
                 begin, end, c.order, schedule.free_steps, c.gamma, c.step, c.stop,
             )  # fmt: skip
 
-        settled = self._over_tiles(run, workspace, len(x), schedule.free_steps)
+        products = self.plan.hoisted + 2 * schedule.free_steps * self.plan.products
+        settled = self._over_tiles(run, workspace, len(x), products)
         return workspace, [x, *workspace.views("state", len(x))], settled
 
     def detach(self, workspace: Workspace) -> Workspace:
@@ -142,10 +142,12 @@ class Layered:
                 form, c.order, schedule.nudged_steps, c.gamma, signed, c.step, c.nudge, c.stop,
             )  # fmt: skip
 
-        settled = self._over_tiles(run, workspace, batch, schedule.nudged_steps)
+        channels = 2 if form in (tiles.RUN_STATES, tiles.RUN_MEAN_DIFFERENCE) else 1
+        settled = self._over_tiles(run, workspace, batch, 2 * channels * schedule.nudged_steps * self.plan.products)
         return [x, *workspace.views("mean", batch)], [x, *workspace.views("difference", batch)], settled
 
-    def _over_tiles(self, run, workspace: Workspace, batch: int, steps: int) -> Settled:  # type: ignore[no-untyped-def]
+    def _over_tiles(self, run, workspace: Workspace, batch: int, products: int) -> Settled:  # type: ignore[no-untyped-def]
+        """Run all tiles; `products` is how many multiply-adds that takes for a sample, at most."""
         count = -(-batch // workspace.width)
         if count == 1:
             run(0, 1)
@@ -155,7 +157,7 @@ class Layered:
             def part(index: int, parts: int) -> None:
                 run(count * index // parts, count * (index + 1) // parts)
 
-            spread(part, count, 2.0 * self.products * batch * steps)
+            spread(part, count, 2.0 * products * batch)
             taken, residual, early = workspace.report[:count].max(axis=0).tolist()  # a NaN wins
         return int(taken), residual, early
 
@@ -196,7 +198,7 @@ class Layered:
                 index, parts, rate, decay, rule, constants,
             )  # fmt: skip
 
-        spread(part, get_threads(), 4.0 * self.products * batch)
+        spread(part, get_threads(), 2.0 * (self.plan.hoisted + 2 * self.plan.products) * batch)
 
     def _winners(self, mean: list[NDArray]) -> NDArray:
         """Where the mean state's max poolings are, laid out as the flat states; empty if there are none."""

@@ -12,7 +12,7 @@ from ..geometry import MAX, NONE, ConvGeometry
 from ..neurons import find_neuron
 from . import tiles
 from .correlate import packed_down, packed_up
-from .microkernel import VECTOR_BYTES
+from .microkernel import DOTS, SUMS, VECTOR_BYTES
 
 if TYPE_CHECKING:
     from ..network import Network
@@ -21,13 +21,15 @@ if TYPE_CHECKING:
 class Plan(NamedTuple):
     """table (L + 1, columns), a row a layer; a full tile holds `width` samples and has `size` elements.
 
-    products is how many multiply-adds one pass through all connections takes for one sample; constants are pairs of
-    numbers that a tile holds from the start, by their place.
+    hoisted and products are how many multiply-adds one pass through the connections of the clamped input, whose drive
+    is made once, and through the others takes for one sample; constants are pairs of numbers that a tile holds from
+    the start, by their place.
     """
 
     table: NDArray
     width: int
     size: int
+    hoisted: int
     products: int
     constants: dict[int, tuple[float, float]]
 
@@ -52,15 +54,20 @@ def plan_of(network: Network) -> Plan | None:
             geometries[post] = connection.geometry(network.shapes)
     if not (table[1:, [tiles.WEIGHT, tiles.BIAS]] >= 0).all() or any(post > network.top for post in geometries):
         return None
-    products = sum(w.size for w in network.parameters)
-    for g in geometries.values():
-        products += (g.map_height * g.map_width - 1) * int(np.prod(g.weight_shape))
+    hoisted = products = 0
+    for connection, weight in zip(network.connections, network.parameters, strict=True):
+        shape = geometries[connection.post] if isinstance(connection, Conv) else None
+        work = weight.size * (shape.map_height * shape.map_width if shape else 1)
+        if connection.pre == 0:
+            hoisted += work
+        else:
+            products += work
     vector = VECTOR_BYTES // network.dtype.itemsize
     width = vector if geometries else 2 * vector
     adapting = {i: layer for i, layer in enumerate(network.layers) if i and layer.adaptation}
-    size = place(table, geometries, list(adapting), width) + 2 * vector
+    size = place(table, geometries, list(adapting), width) + SUMS * DOTS
     constants = {int(table[i, tiles.CURRENT]): (l.adaptation, 1 / l.tau) for i, l in adapting.items()}
-    return Plan(table, width, size, products, constants)
+    return Plan(table, width, size, hoisted, products, constants)
 
 
 def dense_plan_of(network: Network) -> NDArray | None:

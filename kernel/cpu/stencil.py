@@ -52,7 +52,8 @@ def rows_of_field(count: int) -> Any:
             j = builder.phi(ir.IntType(64))
             held = [[builder.phi(e.vector) for _ in own] for _ in given]
             following = builder.add(j, e.number(e.lanes))
-            ahead, laplacian = [], []
+            ahead: list[list[Any]] = []
+            laplacian: list[list[Any]] = []
             for rows, mine in zip(given, held, strict=True):
                 column = [e.load(builder.gep(rows[0], [j])), *mine, e.load(builder.gep(rows[count + 1], [j]))]
                 ahead.append([e.load(builder.gep(rows[r], [following])) for r in own])
