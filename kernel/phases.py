@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -74,7 +75,8 @@ def free_phase(
         if not reuse:
             x = x.copy()  # the result must not follow a batch that its owner refills
         memory, state, settled = network.engine.free(x, plan, reuse)
-        if not all_finite(state[-1]):
+        reported = getattr(network.engine, "reports_nan", False)
+        if not (isfinite(settled[1]) if reported else all_finite(state[-1])):
             settled = settled[0], float("nan"), settled[2]
             if on_device(x):
                 check_finite("x", x)

@@ -447,7 +447,7 @@ def test_adams_first_step_where_the_gradient_is_all_rounding(dtype):
 
 def unbounded(net):
     """The same network with laterals that no projection touches, which would come after the optimiser's step."""
-    wires = [eq.Lateral(c.post, 1e6) if c.stem == "lateral" else c for c in net.connections]
+    wires = [eq.Lateral(c.post, 1e30) if c.stem == "lateral" else c for c in net.connections]
     other = eq.Network(net.layers, wires, net.cost, net.schedule, str(net.dtype), net.backend)
     for mine, theirs in zip(other.parameters, net.parameters, strict=True):
         mine[...] = theirs

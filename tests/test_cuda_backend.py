@@ -261,3 +261,15 @@ def test_the_field_is_stepped_on_the_device():
         for field in (ours, theirs):
             field.step(7)
         np.testing.assert_allclose(ours.u, theirs.u, rtol=0, atol=1e-13)
+
+
+@shim.needed
+def test_an_output_that_is_not_finite_is_divergence():
+    """Weights of a readout that overflow: no state of the dynamics shows it."""
+    host = eq.Network.dense(5, 8, 3, backend="cpu")
+    host.parameters[2][...] = [[3e38], [-3e38], [0]]
+    host.parameters[1][...] = 0.9
+    with shim.running():
+        net = on_cuda(host)
+        with pytest.raises(eq.DivergenceError, match="free phase diverged"):
+            eq.free_phase(net, X)

@@ -267,6 +267,15 @@ __device__ void settle(const Tile& t, int form, int order, int steps, real gamma
     if (threadIdx.x == 0) report[0] = taken, report[1] = residual, report[2] = early;
 }
 
+// The residual in report becomes NaN if a state of the last layer is NaN or infinite: a readout takes part in no step.
+__device__ void report_nan(const Tile& t, real* report) {
+    const real* state = flat(piece(t, 0, STATE, t.last));
+    real bad = 0;
+    for (int e = threadIdx.x; e < of(t, t.last, SIZE) * LANES; e += FUSED_THREADS) bad = larger(bad, state[e] - state[e]);
+    bad = block_max(bad);
+    if (threadIdx.x == 0) report[1] += bad;
+}
+
 // -- kernels ---------------------------------------------------------------------------------------------------------
 
 // Copies samples first.. of source (batch, n) to features first; spare lanes repeat the last sample, which settles as
@@ -307,8 +316,9 @@ __device__ Tile begin(const int* plan, int layers, const real* theta, int inner,
 extern "C" __global__ void __launch_bounds__(FUSED_THREADS, RESIDENT)
 free_tiles(const int* plan, int layers, const real* theta, int inner, int staged, const real* input, real* states,
            real* kept, real* report, int batch, int order, int steps, real gamma, real step, real tolerance) {
-    extern __shared__ real memory[];
-    const Tile t = begin(plan, layers, theta, inner, staged, (Lanes*)memory, 1);
+    extern __shared__ Lanes tile[];
+    real* memory = flat(tile);
+    const Tile t = begin(plan, layers, theta, inner, staged, tile, 1);
     const int first = blockIdx.x * LANES, size = SECTIONS * t.rows * LANES;
     for (int e = threadIdx.x; e < size; e += FUSED_THREADS) memory[e] = 0;
     __syncthreads();
@@ -316,6 +326,7 @@ free_tiles(const int* plan, int layers, const real* theta, int inner, int staged
     __syncthreads();
     settle(t, RUN_FREE, order, steps, gamma, 0, step, 0, tolerance, report + 3 * blockIdx.x);
     if (t.top < t.last) read_out(t, 0);
+    report_nan(t, report + 3 * blockIdx.x);
     store(t, 0, states, batch, first);
     for (int e = threadIdx.x; e < size; e += FUSED_THREADS) kept[(long long)blockIdx.x * size + e] = memory[e];
 }
@@ -326,8 +337,9 @@ extern "C" __global__ void __launch_bounds__(FUSED_THREADS, RESIDENT)
 nudged_tiles(const int* plan, int layers, const real* theta, int inner, int staged, const real* kept, const real* target,
              real* means, real* differences, real* report, int batch, int form, int order, int steps,
              real gamma, real beta, real step, int live, real tolerance) {
-    extern __shared__ real memory[];
-    const Tile t = begin(plan, layers, theta, inner, staged, (Lanes*)memory, 2);
+    extern __shared__ Lanes tile[];
+    real* memory = flat(tile);
+    const Tile t = begin(plan, layers, theta, inner, staged, tile, 2);
     const int first = blockIdx.x * LANES, size = SECTIONS * t.rows * LANES;
     kept += (long long)blockIdx.x * size;
     for (int e = threadIdx.x; e < size; e += FUSED_THREADS) {

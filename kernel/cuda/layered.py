@@ -47,8 +47,18 @@ class Workspace:
         return other
 
 
+def room() -> int:
+    """Bytes of shared memory that a block may choose at launch; the rest is for what kernels declare themselves."""
+    return current().shared_memory - 1024
+
+
 class Layered:
-    """The phases of one layered network on the device."""
+    """The phases of one layered network on the device.
+
+    A free state that is not finite makes the residual NaN: `reports_nan` spares the host a look at the output.
+    """
+
+    reports_nan = True
 
     def __init__(self, network: Network, plan: NDArray) -> None:
         arrays = current().arrays
@@ -75,13 +85,13 @@ class Layered:
     @classmethod
     def fits(cls, plan: NDArray, dtype: np.dtype) -> bool:
         """Whether a sample fits the shared memory of a block."""
-        return cls.tile(plan, 2) * dtype.itemsize <= current().shared_memory
+        return cls.tile(plan, 2) * dtype.itemsize <= room()
 
     def lanes_for(self, batch: int) -> int:
         """Samples of a tile: as many as fit, unless multiprocessors would stand idle."""
         device, size = current(), self.tile(self.plan, 2) * self.network.dtype.itemsize
         for lanes in LANES:
-            if lanes == 1 or (lanes * size <= device.shared_memory and batch >= lanes * device.processors):
+            if lanes == 1 or (lanes * size <= room() and batch >= lanes * device.processors):
                 return lanes
         raise AssertionError
 
@@ -89,7 +99,7 @@ class Layered:
         """(weights kept in shared memory beside the tile, bytes of it all)."""
         itemsize = self.network.dtype.itemsize
         size = self.tile(self.plan, channels) * lanes * itemsize
-        staged = self.weights if size + self.weights * itemsize <= current().shared_memory else 0
+        staged = self.weights if size + self.weights * itemsize <= room() else 0
         return staged, size + staged * itemsize
 
     def reserve(self, batch: int, reuse: bool) -> Workspace:

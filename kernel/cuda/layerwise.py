@@ -112,6 +112,8 @@ class Workspace:
 class Layerwise(Layered):
     """The phases of one layered network, layer by layer."""
 
+    reports_nan = False  # of a readout
+
     def __init__(self, network: Network, plan: NDArray) -> None:
         super().__init__(network, plan)
         self.spelt = Relaxation(network, "cuda")  # knows the order of visits

@@ -21,6 +21,7 @@ KERNELS = [
     *COMMON, "-O1", "-fno-threadsafe-statics", "-fno-gnu-unique", "-fdata-sections", "-fno-zero-initialized-in-bss",
     "-include", "shim.h",
 ]  # fmt: skip
+EXTRA = os.environ.get("EQKERNEL_SHIM_FLAGS", "").split()  # -DSHIM_UCONTEXT: fibers of any processor
 MODES = {
     "fast": [],
     # Our own hooks are called before every access; the sanitizer's library is not linked.
@@ -60,7 +61,7 @@ def build(text: str, options: tuple[str, ...], mode: str) -> Path:
     defines = [option for option in options if option.startswith("-D")]
     flags = [*KERNELS, *MODES[mode], *defines]
     shim = [(HERE / name).read_text() for name in ("shim.h", "shared.ld", "runtime.h", "runtime.cpp", "checker.cpp")]
-    found = CACHE / f"{hashed(text, *flags, *shim)}.so"
+    found = CACHE / f"{hashed(text, *flags, *shim, *EXTRA)}.so"
     if not found.exists():
         CACHE.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=CACHE) as folder:
@@ -75,12 +76,11 @@ def build(text: str, options: tuple[str, ...], mode: str) -> Path:
 
 def _object(name: str) -> Path:
     """The runtime or the checker, compiled once."""
-    extra = os.environ.get("EQKERNEL_SHIM_FLAGS", "").split()
     sources = (HERE / name).read_text(), (HERE / "runtime.h").read_text()
-    found = CACHE / f"{hashed(*sources, *extra)}.o"
+    found = CACHE / f"{hashed(*sources, *EXTRA)}.o"
     if not found.exists():
         with tempfile.TemporaryDirectory(dir=CACHE) as folder:
-            _run(["g++", *COMMON, "-O2", *extra, "-c", name, "-o", f"{folder}/o"])
+            _run(["g++", *COMMON, "-O2", *EXTRA, "-c", name, "-o", f"{folder}/o"])
             os.replace(f"{folder}/o", found)
     return found
 
