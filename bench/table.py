@@ -20,7 +20,7 @@ from rich.table import Table
 from . import page
 from .timing import machine, pinned, sgemm_roof, triad, write_json, write_text
 
-PHASES = ("settle", "update", "step", "memory")
+PHASES = ("settle", "update", "step", "conv", "memory")
 
 
 def work(threads: int, only: list[str], rounds: int, seconds: float) -> dict[str, Any]:
@@ -29,7 +29,7 @@ def work(threads: int, only: list[str], rounds: int, seconds: float) -> dict[str
 
     import eqkernel
 
-    from . import measure
+    from . import conv, measure
 
     warnings.simplefilter("ignore", eqkernel.UnsettledWarning)  # every row shows its residual
     torch.set_num_threads(threads)
@@ -41,6 +41,7 @@ def work(threads: int, only: list[str], rounds: int, seconds: float) -> dict[str
         "settle": lambda: measure.settle_rows(threads, batches, rounds, seconds),
         "update": lambda: measure.update_rows(threads, rounds, seconds),
         "step": lambda: measure.step_rows(threads, rounds, seconds),
+        "conv": lambda: conv.rows(threads, rounds, seconds),
     }
     for phase in only:
         for row in groups[phase]() if phase in groups else ():
@@ -86,7 +87,7 @@ def show(results: dict[str, Any], console: Console) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__.splitlines()[0])
-    parser.add_argument("--only", default=",".join(PHASES), help="which of settle,update,step,memory")
+    parser.add_argument("--only", default=",".join(PHASES), help="which of settle,update,step,conv,memory")
     parser.add_argument("--threads", default="1,2", help="thread counts, each in a process of its own")
     parser.add_argument("--rounds", type=int, default=15, help="rounds over all contestants")
     parser.add_argument("--seconds", type=float, default=0.02, help="least length of one turn")
