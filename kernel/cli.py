@@ -13,7 +13,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from . import __version__, data, report
+from . import __version__, data, models, report
 from .backends import BACKENDS
 from .cli_fields import COMMANDS
 from .costs import COSTS
@@ -53,6 +53,11 @@ TASKS = {
     "digits": Task(lambda folder: data.load_digits(), DIGITS, "256,128", 40, 16, 2e-3, 0.3),
     "mnist": Task(data.load_mnist, DIGITS, "512", 15, 64, 2e-3, 0.1),
     "fashion-mnist": Task(data.load_fashion_mnist, CLOTHES, "512", 15, 64, 2e-3, 0.1),
+}
+MODELS: dict[str, tuple[Callable[..., Network], str]] = {  # each with the schedule it does best with
+    "dense": (Network.dense, "few-step"),
+    "recurrent": (Network.recurrent, "converged"),
+    "fhn": (models.fhn, "single-sweep"),
 }
 RATES = {"momentum": 0.1, "sgd": 0.5, "muon": 0.02, "adago": 0.5}
 
@@ -107,13 +112,14 @@ for _command in COMMANDS:
 
 @main.command()
 @click.argument("dataset", type=choice(TASKS))
+@click.option("--model", type=choice(("dense", "fhn")), default="dense", help="fhn: of FitzHugh-Nagumo neurons.")
 @click.option("--hidden", metavar="N[,N...]", multiple=True, help="Neurons of the hidden layers, in order.")
 @click.option("--recurrent", is_flag=True, help="Connect every hidden layer to itself, symmetrically.")
 @click.option("--neuron", type=choice(n for n in NEURONS if n != "softmax"), help="Of the hidden layers.")
 @click.option("--cost", type=choice(COSTS), default="cross-entropy", show_default=True)
 @click.option("--beta", type=float, default=0.02, show_default=True, help="Strength of the nudge.")
 @click.option("--variant", type=choice(VARIANTS), default="centered", show_default=True)
-@click.option("--schedule", type=choice(SCHEDULES), help="few-step; converged if recurrent.")
+@click.option("--schedule", type=choice(SCHEDULES), help="few-step; converged if recurrent, single-sweep if fhn.")
 @click.option("--gamma", type=float, help="Gain of feedback, instead of the schedule's.")
 @click.option("--free-steps", type=int, help="Steps of the free phase, instead of the schedule's.")
 @click.option("--nudged-steps", type=int, help="Steps of the nudged phase, instead of the schedule's.")
@@ -234,8 +240,11 @@ def _prepare(out: Path) -> None:
 
 
 def _network(task: Task, features: int, seed: int, options: dict[str, Any]) -> Network:
-    kind = Network.recurrent if options["recurrent"] else Network.dense
-    schedule = find_schedule(options["schedule"] or ("converged" if options["recurrent"] else "few-step"))
+    model = "recurrent" if options["recurrent"] else options["model"]
+    if options["model"] == "fhn" and (options["recurrent"] or options["neuron"]):
+        raise EqkernelError("--model fhn has its own neurons and no lateral weights: leave out --neuron, --recurrent")
+    kind, default_schedule = MODELS[model]
+    schedule = find_schedule(options["schedule"] or default_schedule)
     changes = ("gamma", "free_steps", "nudged_steps", "order", "form")
     given: dict[str, Any] = {"neuron": options["neuron"]} if options["neuron"] else {}
     return kind(

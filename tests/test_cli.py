@@ -98,6 +98,17 @@ def test_recurrent_networks_get_lateral_connections(tmp_path):
     assert net.schedule.name == "converged"
 
 
+def test_fhn_networks_can_be_trained(tmp_path):
+    result = run("train", "digits", "--model", "fhn", "--hidden", "24,16", "--epochs", "8", "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    net = Network.load(tmp_path / "weights.safetensors")
+    assert [layer.neuron for layer in net.layers[1:]] == ["fhn", "fhn", "softmax"]
+    assert net.schedule.name == "single-sweep"
+    *_, x, y = load_digits()
+    assert (predict(net, x) == y).mean() > 0.9
+    assert "leave out --neuron" in error_line(run("train", "digits", "--model", "fhn", "--neuron", "tanh"))
+
+
 @pytest.mark.parametrize(
     ("options", "kind", "lr", "decay"),
     [
