@@ -1,21 +1,22 @@
-"""The command line: eqkernel train, predict, doctor and those of `cli_fields`; an error is one line and exit code 2."""
+"""The command line: eqkernel train, predict, doctor, and those of `cli_conv` and `cli_fields`.
+
+An error is one line and exit code 2.
+"""
 
 from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any
 
 import click
 from rich.console import Console
 
-from . import __version__, data, models, report
-from .backends import BACKENDS
-from .cli_fields import COMMANDS
+from . import __version__, cli_conv, cli_fields, data, models, report
+from .cli_options import BACKEND, CLOTHES, DATA, DIGITS, FOLDER, SEED, SEEDS, THREADS, VALIDATION, choice, prepare
 from .costs import COSTS
 from .cpu.compile import set_threads
 from .datafiles import read_image
@@ -31,9 +32,6 @@ from .orthogonal import OPTIMISERS
 from .phases import VARIANTS
 from .schedules import FORMS, ORDERS, SCHEDULES, find_schedule
 from .training import fit, residual_curves
-
-DIGITS = tuple("0123456789")
-CLOTHES = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot")
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,13 @@ RATES = {"momentum": 0.1, "sgd": 0.5, "muon": 0.02, "adago": 0.5}
 
 
 class Commands(click.Group):
-    """A group that tells every warning in one line, and every user error in one line with exit code 2."""
+    """A group whose commands may have two words; a warning or user error is a line, the latter with exit code 2."""
+
+    def resolve_command(self, context: click.Context, args: list[str]) -> Any:
+        words = " ".join(args[:2])
+        if words in self.commands:
+            return words, self.commands[words], args[2:]
+        return super().resolve_command(context, args)
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         try:
@@ -85,18 +89,6 @@ def _tell(message: Warning | str, *_: Any, **__: Any) -> None:
     click.echo(f"eqkernel: note: {' '.join(str(message).split())}", err=True)
 
 
-def choice(names: Iterable[str]) -> click.Choice:
-    """One of `names`."""
-    return click.Choice(list(names))
-
-
-FOLDER = click.Path(path_type=Path)
-BACKEND = click.option("--backend", type=choice(["auto", *BACKENDS]), default="auto", show_default=True)
-DATA = click.option(
-    "--data", "place", type=FOLDER, help="Folder of the data set; else $EQKERNEL_DATA, else it is downloaded."
-)
-
-
 @click.group(cls=Commands, invoke_without_command=True)
 @click.version_option(__version__, message="eqkernel %(version)s")
 @click.pass_context
@@ -106,7 +98,7 @@ def main(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for _command in COMMANDS:
+for _command in (*cli_conv.COMMANDS, *cli_fields.COMMANDS):
     main.add_command(_command)
 
 
@@ -132,15 +124,16 @@ for _command in COMMANDS:
 @click.option("--batch", type=click.IntRange(1), help="Samples in a step.")
 @BACKEND
 @click.option("--dtype", type=choice(["float32", "float64"]), help="float32, or what the backend has.")
-@click.option("--threads", type=click.IntRange(1), help="Threads of the kernels.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of weights and shuffles.")
-@click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="Runs, from --seed on.")
-@click.option("--validation", type=float, metavar="FRACTION", help="Judge on this part of the training set.")
+@THREADS
+@SEED
+@SEEDS
+@VALIDATION
 @DATA
 @click.option("--out", type=FOLDER, help="Folder for weights and picture.  [default: eqkernel-DATASET]")
 def train(dataset: str, place: Path | None, out: Path | None, **options: Any) -> None:
     """Train on DATASET; save the weights, and a picture of how the network learned.
 
+    The networks of convolutions have commands of their own: "train cortex-conv" and "train conv-hopfield".
     What --hidden, --epochs, --batch, and Adam's --lr and --weight-decay are by default was chosen for each
     DATASET on a validation split.
     """
@@ -148,7 +141,7 @@ def train(dataset: str, place: Path | None, out: Path | None, **options: Any) ->
     options["epochs"] = options["epochs"] or task.epochs
     options["batch"] = options["batch"] or task.batch
     out = out or Path(f"eqkernel-{dataset}")
-    _prepare(out)
+    prepare(out)
     if options["threads"]:
         set_threads(options["threads"])
     x, y, x_held, y_held = task.load(place)
@@ -228,15 +221,6 @@ def doctor() -> None:
     """Say what eqkernel runs on, which backends it can use, and whether they agree."""
     if not examine(Console()):
         sys.exit(1)
-
-
-def _prepare(out: Path) -> None:
-    """Makes the folder, and finds out before the training whether it can be written to."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        TemporaryFile(dir=out).close()
-    except OSError as error:
-        raise EqkernelError(f"cannot write into {out}: {error.strerror}; name another --out") from error
 
 
 def _network(task: Task, features: int, seed: int, options: dict[str, Any]) -> Network:

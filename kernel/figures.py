@@ -21,14 +21,20 @@ FLOOR = 1e-8  # below the rounding of float32; a residual of exactly 0 is drawn 
 
 
 @dataclass(frozen=True)
-class Story:
-    """What the picture tells. `histories` holds a run for each seed; everything else is of the first."""
+class Run:
+    """How a training went. `histories` holds a run for each seed; everything else is of the first."""
 
     title: str
     histories: Sequence[Sequence[Epoch]]
     held_out: str  # what the samples not learned from are called
     residuals: dict[str, tuple[list[float], list[float]]]  # "before", "after" training: free, nudged by step
     steps: tuple[int, int]  # free and nudged, as trained
+
+
+@dataclass(frozen=True)
+class Story(Run):
+    """What the picture tells."""
+
     features: NDArray  # (k, height, width): change of first weights since their start x spread of the pixel
     images: NDArray  # (m, height, width), samples not learned from
     labels: Sequence[str]  # what they show
@@ -43,23 +49,23 @@ def draw(story: Story, path: str | os.PathLike[str]) -> None:
     figure = Figure(figsize=(13, 9), dpi=110, layout="constrained")
     figure.suptitle(story.title, fontsize=14, fontweight="bold")
     grid = figure.add_gridspec(2, 6, height_ratios=(1, 1.45))
-    _loss(figure.add_subplot(grid[0, :2]), story)
-    _accuracy(figure.add_subplot(grid[0, 2:4]), story)
-    _residuals(figure.add_subplot(grid[0, 4:]), story)
+    plot_loss(figure.add_subplot(grid[0, :2]), story)
+    plot_accuracy(figure.add_subplot(grid[0, 2:4]), story)
+    plot_residuals(figure.add_subplot(grid[0, 4:]), story)
     _features(figure.add_subplot(grid[1, :3]), story)
     _examples(figure.add_subplot(grid[1, 3:]), story)
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png")
 
 
-def _loss(axes: Axes, story: Story) -> None:
+def plot_loss(axes: Axes, story: Run) -> None:
     for history in story.histories:
         numbers = [epoch.number for epoch in history]
         axes.plot(numbers, [epoch.loss for epoch in history], color=BLUE, alpha=0.8)
-    _plain(axes, "Training loss", "epoch", log=True)
+    plain(axes, "Training loss", "epoch", log=True)
 
 
-def _accuracy(axes: Axes, story: Story) -> None:
+def plot_accuracy(axes: Axes, story: Run) -> None:
     for i, history in enumerate(story.histories):
         numbers = [epoch.number for epoch in history]
         for values, color, name in (
@@ -70,10 +76,10 @@ def _accuracy(axes: Axes, story: Story) -> None:
     worst = min(epoch.held_out or 0.0 for history in story.histories for epoch in history)
     axes.set_ylim(max(0.0, min(90.0, 100 * worst - 1)), 100.4)
     axes.legend(loc="lower right", frameon=False)
-    _plain(axes, "Accuracy, %", "epoch")
+    plain(axes, "Accuracy, %", "epoch")
 
 
-def _residuals(axes: Axes, story: Story) -> None:
+def plot_residuals(axes: Axes, story: Run) -> None:
     for name, style in (("before", ":"), ("after", "-")):
         free, nudged = story.residuals[name]
         for phase, values, color in (("free", free, BLUE), ("nudged", nudged, GREEN)):
@@ -84,13 +90,13 @@ def _residuals(axes: Axes, story: Story) -> None:
         axes.axvline(end, color=color, linewidth=7, alpha=0.15)
     axes.legend(fontsize=8, frameon=False)
     axes.set_ylim(FLOOR / 2, 30)
-    _plain(axes, "Settling: largest change in a step", "step (bands: where training stops)", log=True)
+    plain(axes, "Settling: largest change in a step", "step (bands: where training stops)", log=True)
 
 
 def _features(axes: Axes, story: Story) -> None:
     """Each feature in its own scale."""
     scaled = story.features / np.maximum(abs(story.features).max(axis=(1, 2), keepdims=True), 1e-30)
-    picture, _ = _mosaic(scaled)
+    picture, _ = mosaic(scaled)
     axes.imshow(picture, cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest")
     axes.set_title("What the first layer learned: red excites, blue inhibits")
     axes.set_axis_off()
@@ -98,7 +104,7 @@ def _features(axes: Axes, story: Story) -> None:
 
 def _examples(axes: Axes, story: Story) -> None:
     height, width = story.images.shape[1:]
-    picture, corners = _mosaic(story.images, gap=max(2, height // 3))
+    picture, corners = mosaic(story.images, gap=max(2, height // 3))
     axes.imshow(picture, cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
     for (row, column), label, guess in zip(corners, story.labels, story.guesses, strict=True):
         right = label == guess
@@ -116,7 +122,7 @@ def _examples(axes: Axes, story: Story) -> None:
     axes.set_axis_off()
 
 
-def _mosaic(images: NDArray, gap: int = 1) -> tuple[NDArray, list[tuple[int, int]]]:
+def mosaic(images: NDArray, gap: int = 1) -> tuple[NDArray, list[tuple[int, int]]]:
     """The images (k, height, width) in a block, NaN between them, and the corner (row, column) of each."""
     count, height, width = images.shape
     columns = max(1, round(np.sqrt(1.25 * count)))
@@ -128,7 +134,7 @@ def _mosaic(images: NDArray, gap: int = 1) -> tuple[NDArray, list[tuple[int, int
     return block, corners
 
 
-def _plain(axes: Axes, title: str, xlabel: str, log: bool = False) -> None:
+def plain(axes: Axes, title: str, xlabel: str, log: bool = False) -> None:
     axes.set_title(title)
     axes.set_xlabel(xlabel)
     if log:

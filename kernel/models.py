@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.resources import as_file, files
 from typing import Any
 
 import numpy as np
@@ -9,12 +10,12 @@ from scipy import sparse
 from scipy.linalg import eigvalsh
 from scipy.sparse.linalg import eigsh
 
-from .connections import Dense
+from .connections import Bias, Conv, Dense
 from .costs import Cost, CrossEntropy, find_cost
-from .errors import EqkernelError
+from .errors import EqkernelError, lookup
 from .interop import to_host, write
-from .network import Network
-from .schedules import Schedule
+from .network import Layer, Network
+from .schedules import SCHEDULES, Schedule
 
 # The published setting: 55 free and 14 nudged steps at full feedback. Stable only for hidden weights of a low gain;
 # higher input and output gains then keep the signal up (bench/fhn_accuracy.py).
@@ -22,6 +23,74 @@ KENDALL = Schedule(
     "55 + 14", gamma=1.0, free_steps=55, nudged_steps=14, order="even-odd", form="mean-difference",
     tolerance=1e-3,
 )  # fmt: skip
+
+# Feedback weak enough for three half-sweeps to settle strong weights, with a gradient cosine above .999.
+CORTEX = SCHEDULES["few-step"].but(name="cortex", gamma=0.1, nudged_steps=2)
+CORTEX_NEURONS = {"cortex": ("sigmoid", CORTEX), "raw": ("fhn", SCHEDULES["converged"])}
+
+
+def cortex_conv(
+    neuron: str = "cortex",
+    pretrained: bool = False,
+    adaptation: float = 0.0,
+    schedule: str | Schedule | None = None,
+    **options: Any,
+) -> Network:
+    """Two convolutions and a readout for images of 28 x 28 in [0, 1]: 34,106 weights (docs/cortex-conv.md).
+
+    neuron       "cortex", a leaky integrator with a sigmoid; "raw", the slaved FitzHugh-Nagumo neuron
+    pretrained   with the weights that this project trained on MNIST (`neuron` must be "cortex", no adaptation)
+    adaptation   strength of an adaptation current in both maps
+    Its cost is cross-entropy. `options` are those of Network: dtype, backend, seed.
+    """
+    kind, plan = lookup("neuron", neuron, CORTEX_NEURONS)
+    if pretrained:
+        if neuron != "cortex" or adaptation or schedule is not None or set(options) - {"backend"}:
+            raise EqkernelError("pretrained weights are those of cortex_conv() as it is: choose only a backend")
+        with as_file(files(__package__) / "weights" / "cortex_conv_mnist.safetensors") as path:
+            return Network.load(path, **options)
+    maps = [Layer((14, 14, 16), kind, adaptation) for _ in range(2)]
+    layers = [Layer((28, 28, 1)), *maps, Layer(10, "softmax")]
+    wires = [Conv(0, 1, kernel=5, stride=2, padding=2), Bias(1), Conv(1, 2, kernel=3, padding=1), Bias(2)]
+    net = Network(layers, [*wires, Dense(2, 3), Bias(3)], schedule=schedule or plan, **options)
+    if neuron == "cortex":  # a sparse start, of mean rate .3; a pixel's mean square is about 0.1
+        _draw(net, gains=(6.5, 4.0, 1.0), bias=-1.0)
+    assert sum(parameter.size for parameter in net.parameters) == 34_106
+    return net
+
+
+def cortex_dense(neuron: str = "cortex", schedule: str | Schedule | None = None, **options: Any) -> Network:
+    """The dense network to compare `cortex_conv` with: 784-43-10, 34,195 weights."""
+    kind, plan = lookup("neuron", neuron, CORTEX_NEURONS)
+    net = Network.dense(784, 43, 10, neuron=kind, schedule=schedule or plan, **options)
+    if neuron == "cortex":
+        _draw(net, gains=(6.5, 1.0), bias=-1.0)
+    return net
+
+
+def conv_hopfield(
+    pool: str = "max", neuron: str = "hard-sigmoid", schedule: str | Schedule = "few-step", **options: Any
+) -> Network:
+    """The convolutional Hopfield network of the MNIST literature: 32 and 64 maps by 5 x 5 kernels, each pooled by 2.
+
+    Ernoult et al. 2019 and after; 62,346 weights for images of 28 x 28 in [0, 1]; cost and options as `cortex_conv`.
+    """
+    layers = [Layer((28, 28, 1)), Layer((12, 12, 32), neuron), Layer((4, 4, 64), neuron), Layer(10, "softmax")]
+    wires = [Conv(0, 1, kernel=5, pool=pool), Bias(1), Conv(1, 2, kernel=5, pool=pool), Bias(2)]
+    net = Network(layers, [*wires, Dense(2, 3), Bias(3)], schedule=schedule, **options)
+    _draw(net, gains=(2.0, 1.0, 1.0), bias=0.0)
+    return net
+
+
+def _draw(net: Network, gains: tuple[float, ...], bias: float) -> None:
+    """Uniform weights of standard deviation gain / sqrt(fan-in), and `bias` in all layers but the last."""
+    rng, left = np.random.default_rng(net.seed), iter(gains)
+    for connection, parameter in zip(net.connections, net.parameters, strict=True):
+        if connection.pre is None:
+            write(parameter, np.array(bias if connection.post < len(net.layers) - 1 else 0.0))
+        else:
+            limit = next(left) * np.sqrt(3 / parameter[0].size)
+            write(parameter, rng.uniform(-limit, limit, parameter.shape))
 
 
 def fhn(
@@ -91,6 +160,8 @@ def coupling_matrix(network: Network) -> sparse.csr_array:
         pre, post = connection.pre, connection.post
         if not pre or post > network.top:
             continue
+        if weight.ndim > 2:
+            raise EqkernelError(f"connection {connection.name}: the coupling of convolutions is not worked out here")
         half = 0.5 if pre == post else 1.0  # Phi = s . (W s) / 2, which is met twice
         W = sparse.csr_array(half * network.gamma ** ((post - pre) / 2) * to_host(weight).astype(float))
         blocks[post - 1][pre - 1] = blocks[post - 1][pre - 1] + W

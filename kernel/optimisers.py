@@ -30,11 +30,14 @@ def constant() -> RateSchedule:
     return lambda step: 1.0
 
 
-def cosine(total_steps: int) -> RateSchedule:
-    """A learning rate that falls from 1 to 0 over `total_steps` along half a cosine."""
+def cosine(total_steps: int, warmup: int = 0) -> RateSchedule:
+    """A learning rate that falls from 1 to 0 over `total_steps` along half a cosine, after `warmup` steps of rising."""
     if total_steps < 1:
         raise EqkernelError(f"cosine needs at least one step, not {total_steps}")
-    return lambda step: 0.5 * (1 + cos(pi * min(step, total_steps) / total_steps))
+    if warmup < 0:
+        raise EqkernelError(f"warmup must be a number of at least 0, not {warmup}")
+    rise = 1 / max(1, warmup)
+    return lambda step: min(1.0, (step + 1) * rise) * 0.5 * (1 + cos(pi * min(step, total_steps) / total_steps))
 
 
 class Optimiser:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from .cortex import Adjustment, Reward
 from .data import batches
 from .errors import EqkernelError
 from .learning import predict, train_step
@@ -49,12 +50,14 @@ def fit(
     seed: int = 0,
     held_out: tuple[NDArray, NDArray] | None = None,
     callback: Callable[[Epoch], None] | None = None,
+    reward: str | Reward | None = None,
+    adjustment: Adjustment | None = None,
 ) -> list[Epoch]:
     """Trains `net` in place on x (n, n_0) and labels y (n,); a record for each epoch.
 
     `held_out` is an (x, y) whose accuracy is measured after every epoch. `callback` gets the epoch so far
     after every batch, and once more with `held_out` filled in. `seed` and the epoch's number set the shuffle.
-    Raises DivergenceError as train_step does.
+    `reward` and `adjustment` are train_step's, and its DivergenceError is raised.
     """
     if epochs < 1:
         raise EqkernelError(f"epochs is {epochs}: it must be at least 1")
@@ -65,7 +68,9 @@ def fit(
         residual, unsettled, seconds = 0.0, 0, 0.0
         for count, (xb, yb) in enumerate(batches(x, y, batch, seed * SEEDS_APART + number), 1):
             start = time.perf_counter()
-            step = train_step(net, xb, yb, beta=beta, optimiser=optimiser, variant=variant)
+            step = train_step(
+                net, xb, yb, beta=beta, optimiser=optimiser, variant=variant, reward=reward, adjustment=adjustment
+            )
             seconds += time.perf_counter() - start
             samples += len(xb)
             totals += len(xb) * np.array([step.loss, step.accuracy, step.free_steps, step.nudged_steps])

@@ -1,0 +1,159 @@
+"""The networks of convolutions by name, and their training on the command line."""
+
+import re
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from oracle import cosine
+from PIL import Image
+
+import eqkernel as eq
+from eqkernel import cli, cli_conv, models
+from eqkernel.conv_figures import difference_maps
+
+
+def count(net):
+    return sum(parameter.size for parameter in net.parameters)
+
+
+def test_their_sizes():
+    assert count(models.cortex_conv()) == 416 + 2_320 + 31_370 == 34_106
+    assert count(models.cortex_conv("raw")) == 34_106
+    assert count(models.cortex_dense()) == 34_195
+    assert count(models.conv_hopfield()) == 832 + 51_264 + 10_250
+
+
+def test_neurons_and_schedules():
+    cortex, raw = models.cortex_conv(adaptation=0.3), models.cortex_conv("raw")
+    assert [layer.neuron for layer in cortex.layers[1:]] == ["sigmoid", "sigmoid", "softmax"]
+    assert [layer.adaptation for layer in cortex.layers[1:]] == [0.3, 0.3, 0.0]
+    assert [layer.neuron for layer in raw.layers[1:]] == ["fhn", "fhn", "softmax"]
+    assert raw.gamma == 1.0 and cortex.gamma == models.CORTEX.gamma
+    assert models.cortex_conv(schedule="few-step").schedule is eq.SCHEDULES["few-step"]
+    assert {c.pool for c in models.conv_hopfield("average").connections if c.stem == "conv"} == {"average"}
+
+
+def test_the_first_weights_have_their_gains():
+    net = models.cortex_conv(seed=3)
+    for parameter, gain in zip(net.parameters[::2], (6.5, 4.0, 1.0), strict=True):
+        assert parameter.std() * np.sqrt(parameter[0].size) == pytest.approx(gain, rel=0.1)
+    assert [set(np.unique(b)) for b in net.parameters[1::2]] == [{-1.0}, {-1.0}, {0.0}]
+    assert (models.cortex_conv(seed=3).buffer == net.buffer).all()
+    assert (models.cortex_conv(seed=4).buffer != net.buffer).any()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"neuron": "cortical"}, "unknown neuron 'cortical': choose one of 'cortex'"),
+        ({"pretrained": True, "neuron": "raw"}, "choose only a backend"),
+        ({"pretrained": True, "seed": 1}, "choose only a backend"),
+    ],
+)
+def test_what_there_is_not_is_refused(options, message):
+    with pytest.raises(eq.EqkernelError, match=message):
+        models.cortex_conv(**options)
+
+
+def test_a_coupling_of_convolutions_is_refused():
+    with pytest.raises(eq.EqkernelError, match="the coupling of convolutions"):
+        models.coupling(models.cortex_conv())
+
+
+def test_the_few_steps_of_the_cortex_schedule_are_enough():
+    """At first weights, against the same network settled: the cosine is above .999, in every block above .99."""
+    net = models.cortex_conv(dtype="float64")
+    rng = np.random.default_rng(0)
+    x, y = (rng.random((8, 28, 28)) * (rng.random((8, 28, 28)) < 0.2)).reshape(8, 784), np.arange(8)
+    settled = net.schedule.but(free_steps=200, nudged_steps=200, tolerance=1e-9, early_stop=True)
+    exact, found = eq.ep_gradient(net, x, y, 0.01, schedule=settled), eq.ep_gradient(net, x, y, 0.2)
+    assert cosine(found, exact) > 0.999
+    assert min(map(cosine, found, exact)) > 0.99
+
+
+# -- command line ----------------------------------------------------------------------------------------------------
+
+
+def run(*args):
+    return CliRunner().invoke(cli.main, [str(arg) for arg in args], prog_name="eqkernel")
+
+
+@pytest.fixture
+def bars(monkeypatch):
+    """A data set of 28 x 28 bars, learned in an epoch, in the place of MNIST."""
+
+    def load(place):
+        rng = np.random.default_rng(0)
+        x, y = rng.uniform(0, 0.2, (160, 28, 28)).astype(np.float32), np.arange(160) % 10
+        for image, label in zip(x, y, strict=True):
+            image[2 * label + 4 : 2 * label + 6] += 0.8
+        x = x.reshape(160, 784)
+        return x[:120], y[:120], x[120:], y[120:]
+
+    monkeypatch.setitem(cli_conv.SETS, "mnist", (load, cli_conv.DIGITS))
+
+
+def test_train_saves_weights_and_a_picture_and_goes_on_from_them(bars, tmp_path):
+    first = run("train", "cortex-conv", "--epochs", 4, "--batch", 20, "--out", tmp_path)
+    assert first.exit_code == 0, first.output
+    assert "% test accuracy" in first.stdout
+    with Image.open(tmp_path / "training.png") as picture:
+        assert picture.format == "PNG" and picture.width > 1000
+    net = eq.Network.load(tmp_path / "weights.safetensors")
+    assert count(net) == 34_106 and abs(net.buffer - models.cortex_conv().buffer).max() > 0.01
+    *options, out = "--from", tmp_path / "weights.safetensors", tmp_path / "more"
+    again = run("train", "cortex-conv", "--epochs", 1, "--batch", 20, *options, "--out", out)
+    assert again.exit_code == 0, again.output
+    moved = eq.Network.load(out / "weights.safetensors").buffer
+    assert 0 < abs(moved - net.buffer).max() < abs(moved - models.cortex_conv().buffer).max()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "cortex-conv --neuron raw --nudged-steps 2 --free-steps 3 --gamma 0.1",
+        "cortex-conv --model dense --reward surprise --adjust --validation 0.2",
+        "cortex-conv --adaptation 0.3 --optimiser adago --seeds 2",
+        "conv-hopfield --pool average",
+    ],
+)
+def test_variants_train(bars, tmp_path, options):
+    result = run("train", *options.split(), "--epochs", 1, "--batch", 40, "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("train cortex-conv --neuron cortical", "'cortical' is not one of 'cortex', 'raw'"),
+        ("train cortex-conv --gamma 2", r"gamma must lie in \(0, 1\]"),
+        ("train cortex-conv --from nowhere.safetensors", "no weight file at nowhere.safetensors"),
+        ("train cortex-conv --lr 0", "lr must be a positive number"),
+        ("train conv-hopfield --pool none", "'none' is not one of 'max', 'average'"),
+    ],
+)
+def test_errors_are_one_line(bars, tmp_path, command, message, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = run(*command.split())
+    assert result.exit_code == 2
+    (line,) = result.stderr.strip().splitlines()
+    assert line.startswith("eqkernel: ")
+    assert re.search(message, line), line
+
+
+def test_a_network_of_another_shape_is_no_start(bars, tmp_path):
+    eq.Network.dense(5, 4, 3).save(tmp_path / "small.safetensors")
+    result = run("train", "cortex-conv", "--from", tmp_path / "small.safetensors", "--out", tmp_path)
+    assert result.exit_code == 2 and "a network of 5 pixels and 3 classes" in result.stderr
+
+
+def test_difference_maps_are_the_norms_over_channels():
+    net = models.cortex_conv(dtype="float64")
+    x, y = np.random.default_rng(0).random((3, 784)), np.array([1, 2, 3])
+    maps = difference_maps(net, x, y, 0.2)
+    nudged = eq.nudged_phase(net, eq.free_phase(net, x), y, 0.2)
+    assert [m.shape for m in maps.values()] == [(3, 14, 14), (3, 14, 14), (3, 1, 10)]
+    channels = nudged.difference[1].reshape(3, 14, 14, 16)
+    np.testing.assert_allclose(maps["layer 1"] ** 2, (channels**2).sum(axis=-1))
+    np.testing.assert_array_equal(maps["layer 3"][:, 0], nudged.difference[3])
