@@ -47,12 +47,13 @@ class Recipe:
     lr: float
     beta: float
     epochs: int
+    weight_decay: float = 0.0
     batch: int = 64
 
 
-CORTEX, RAW = Recipe("muon", 0.1, 0.2, 8), Recipe("momentum", 0.02, 0.2, 8)
-HOPFIELD = Recipe("muon", 0.05, 0.2, 10)
-RATES = {"muon": 0.1, "adago": 1.5, "adam": 2e-3, "momentum": 0.02, "sgd": 0.1}
+CORTEX, RAW = Recipe("muon", 0.05, 0.2, 8, weight_decay=0.02), Recipe("momentum", 0.02, 0.2, 8)
+HOPFIELD = Recipe("muon", 0.02, 0.2, 5)
+RATES = {"muon": 0.05, "adago": 1.5, "adam": 2e-3, "momentum": 0.02, "sgd": 0.1}
 
 
 def training(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -62,7 +63,7 @@ def training(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--from", "start", metavar="FILE", help="Go on from a weight file."),
         click.option("--optimiser", type=choice(OPTIMISERS), help="Instead of the recipe's."),
         click.option("--lr", type=float, help="Learning rate: it rises at first, and falls to 0 along a cosine."),
-        click.option("--weight-decay", type=float, default=0.0, show_default=True, help="Decoupled."),
+        click.option("--weight-decay", type=float, help="Decoupled."),
         click.option("--beta", type=float, help="Strength of the nudge."),
         click.option("--gamma", type=float, help="Gain of feedback."),
         click.option("--free-steps", type=int, help="Steps of the free phase."),
@@ -134,7 +135,7 @@ def _train(
             fit(
                 net, x, y, epochs=recipe.epochs, batch=recipe.batch, beta=recipe.beta, seed=n,
                 optimiser=OPTIMISERS[recipe.optimiser](
-                    recipe.lr, weight_decay=options["weight_decay"], schedule=cosine(steps, WARMUP)
+                    recipe.lr, weight_decay=recipe.weight_decay, schedule=cosine(steps, WARMUP)
                 ),
                 held_out=(x_held, y_held), callback=callback(run), reward=options["reward"],
                 adjustment=Adjustment() if options["adjust"] else None,
@@ -168,7 +169,8 @@ def _asked(recipe: Recipe, start: str | None, options: dict[str, Any]) -> Recipe
     """The recipe with what was asked for instead; another optimiser has another rate, and a second training a lower."""
     kind = options["optimiser"] or recipe.optimiser
     rate = recipe.lr if kind == recipe.optimiser else RATES[kind]
-    given = {name: options[name] for name in ("lr", "beta", "epochs", "batch") if options[name] is not None}
+    names = "lr", "weight_decay", "beta", "epochs", "batch"
+    given = {name: options[name] for name in names if options[name] is not None}
     return replace(recipe, **{"optimiser": kind, "lr": rate * (0.2 if start else 1.0), **given})
 
 

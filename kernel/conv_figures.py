@@ -51,17 +51,17 @@ def draw_maps(story: MapStory, path: str | os.PathLike[str]) -> None:
 
     figure = Figure(figsize=(13, 9), dpi=110, layout="constrained")
     figure.suptitle(story.title, fontsize=14, fontweight="bold")
-    above, below = figure.subfigures(2, 1, height_ratios=(1, 1.45))
+    grid = figure.add_gridspec(2, 2, height_ratios=(1, 1.45), width_ratios=(1, 1.7))
+    above, left, right = (figure.add_subfigure(place) for place in (grid[0, :], grid[1, 0], grid[1, 1]))
     for axes, plot in zip(above.subplots(1, 3), (plot_loss, plot_accuracy, plot_residuals), strict=True):
         plot(axes, story)
-    left, right = below.subfigures(1, 2, width_ratios=(1, 1.7))
     _filters(left.subplots(), story)
     right.suptitle("What a nudge towards the right answer changes, |s+ − s−| / 2β", fontsize=12)
-    grid = right.subplots(1 + len(story.maps), len(story.images), squeeze=False)
-    _row(grid[0], story.images, "input", "gray_r")
-    for axes, label in zip(grid[0], story.labels, strict=True):
+    rows = right.subplots(1 + len(story.maps), len(story.images), squeeze=False)
+    _row(rows[0], story.images, "input", "gray_r")
+    for axes, label in zip(rows[0], story.labels, strict=True):
         axes.set_title(label, fontsize=10)
-    for row, (name, maps) in zip(grid[1:], story.maps.items(), strict=True):
+    for row, (name, maps) in zip(rows[1:], story.maps.items(), strict=True):
         _row(row, maps, name, "magma" if maps.shape[1] > 1 else "RdBu_r")
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png")

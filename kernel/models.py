@@ -24,8 +24,9 @@ KENDALL = Schedule(
     tolerance=1e-3,
 )  # fmt: skip
 
-# Feedback weak enough for three half-sweeps to settle strong weights, with a gradient cosine above .999.
-CORTEX = SCHEDULES["few-step"].but(name="cortex", gamma=0.1, nudged_steps=2)
+# Feedback weak enough for three half-sweeps to settle strong weights, with a gradient cosine above .999 at the start.
+CORTEX = SCHEDULES["few-step"].but(name="cortex", gamma=0.03, nudged_steps=2)
+HOPFIELD = SCHEDULES["single-sweep"].but(name="hopfield", gamma=0.01)
 CORTEX_NEURONS = {"cortex": ("sigmoid", CORTEX), "raw": ("fhn", SCHEDULES["converged"])}
 
 
@@ -69,7 +70,7 @@ def cortex_dense(neuron: str = "cortex", schedule: str | Schedule | None = None,
 
 
 def conv_hopfield(
-    pool: str = "max", neuron: str = "hard-sigmoid", schedule: str | Schedule = "few-step", **options: Any
+    pool: str = "max", neuron: str = "hard-sigmoid", schedule: str | Schedule = HOPFIELD, **options: Any
 ) -> Network:
     """The convolutional Hopfield network of the MNIST literature: 32 and 64 maps by 5 x 5 kernels, each pooled by 2.
 
