@@ -40,9 +40,9 @@ DYNAMIC = {"advance": 4 * 40 * 40 * 4, "free_tiles": 51_000, "nudged_tiles": 51_
 
 @pytest.fixture(scope="module")
 def needs():
-    """(stem, architecture) -> what its kernels need, float32; and float64 on sm_90 as (stem, "double")."""
+    """(stem, architecture) -> what its kernels need, float32; and of the largest float64 on sm_90, (stem, "double")."""
     jobs = {(stem, arch): ("float32", arch) for stem in STEMS for arch in ARCHITECTURES}
-    jobs |= {(stem, "double"): ("float64", "90") for stem in STEMS}
+    jobs |= {(stem, "double"): ("float64", "90") for stem in ("fused", "hebbian")}  # the largest
     with ThreadPoolExecutor(2) as pool:
         done = {
             key: pool.submit(nvrtc.compile, text_of(key[0], dtype, DEFINES.get(key[0], ())), arch)
@@ -51,7 +51,7 @@ def needs():
         return {key: future.result() for key, future in done.items()}
 
 
-@pytest.mark.parametrize("arch", ["80", "90", "100"])
+@pytest.mark.parametrize("arch", ["80", "100"])
 @pytest.mark.parametrize("precision", [1, 2], ids=["tf32", "bf16"])
 def test_tensor_cores(precision, arch):
     """The text with its PTX compiles where there are such cores, and is no larger than that without."""

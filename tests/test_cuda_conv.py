@@ -66,16 +66,17 @@ def check_verbs(case, dtype):
         within(found.get(), exact, gamma(terms[verb] + 6, dtype) * abs(size), verb)
 
 
-@pytest.mark.parametrize("order", [1, 2])
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_verbs(case, dtype, order):
-    with shim.running(seed=order):
-        check_verbs(case, dtype)
+@pytest.mark.parametrize(
+    ("case", "dtype"), [*((case, "float32") for case in CASES), (CASES[4], "float64")], ids=str
+)  # fmt: skip
+def test_verbs(case, dtype):
+    for order in (1, 2):
+        with shim.running(seed=order):
+            check_verbs(case, dtype)
 
 
 @shim.shim_only
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", CASES[1:5:3], ids=str)
 def test_no_kernel_breaks_a_rule(case):
     with shim.running("check"):
         check_verbs(case, "float32")
