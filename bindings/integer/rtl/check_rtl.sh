@@ -3,6 +3,8 @@
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 build=${1:-$(mktemp -d)} only=${2:-}
+mkdir -p "$build"
+build=$(cd "$build" && pwd)
 
 # name, then the parameters of eqk_unit.sv, which are the macros of eqk_int.h without their prefix
 check() {
@@ -19,7 +21,7 @@ check() {
     mkdir -p "$build/$name"
     cc -std=c99 -O2 $macros -I"$here/.." -c "$here/../eqk_int.c" -o "$build/$name/eqk_int.o"
     verilator --cc --exe --build -O3 -Wall -Wno-WIDTH -Wno-UNUSEDSIGNAL -Wno-DECLFILENAME --Mdir "$build/$name" -y "$here" \
-        $parameters -CFLAGS "-O2 -I$here/.. $macros $rates" "$here/eqk_unit.sv" "$here/check_rtl.cpp" \
+        $parameters -CFLAGS "-O1 -I$here/.. $macros $rates" "$here/eqk_unit.sv" "$here/check_rtl.cpp" \
         "$build/$name/eqk_int.o" > "$build/$name/log" 2>&1 || { cat "$build/$name/log"; exit 1; }
     "$build/$name/Veqk_unit" 3000
 }
