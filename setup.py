@@ -1,3 +1,4 @@
 from setuptools import setup
 
-setup()  # everything is in pyproject.toml
+# Everything else is in pyproject.toml. One wheel serves every Python from 3.11 on.
+setup(cffi_modules=["bindings/build.py:ffi"], options={"bdist_wheel": {"py_limited_api": "cp311"}})

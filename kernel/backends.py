@@ -2,11 +2,13 @@
 
 A backend is a package with one module per connection stem, holding the verbs of `eqkernel.reference`, and a module
 `neurons`. It may offer `fused(network)`: the phases of the networks it covers, in its own kernels; `missing()`: why it
-cannot run here, or None; and `namespace()`: the array namespace of its memory, if that is not the host's.
+cannot run here, or None; `preferred()`: whether "auto" may choose it; and `namespace()`: the array namespace of its
+memory, if that is not the host's.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -18,8 +20,9 @@ from .errors import BackendError, lookup
 if TYPE_CHECKING:
     from .network import Network
 
-# name -> what it is, and what to do where it cannot be imported. "auto" takes the first that works and covers.
+# name -> what it is, and what to do where it cannot be imported. The fastest first.
 BACKENDS = {
+    "c": ("C99 library, float32 and float64", "install a C compiler and reinstall eqkernel"),
     "cpu": ("Numba kernels, float32 and float64", "reinstall eqkernel: numba is one of its dependencies"),
     "reference": ("NumPy, float64: the specification", "reinstall eqkernel"),
     # Last, so that "auto" does not choose it: it has not been measured on a GPU.
@@ -29,12 +32,13 @@ BACKENDS = {
         "which the driver supports)",
     ),
 }
+MODULES = {"c": "bindings.backend"}  # where it is not the package of that name
 
 
 @cache
 def _import(name: str) -> ModuleType | ImportError:
     try:
-        return import_module(f".{name}", __package__)
+        return import_module(f".{MODULES.get(name, name)}", __package__)
     except ImportError as error:
         return error
 
@@ -61,7 +65,7 @@ def load_backend(name: str) -> ModuleType:
 def verbs(name: str, stem: str) -> ModuleType | None:
     """The module of backend `name` with the verbs of connection `stem` (or "neurons"); None if it has none."""
     module = load_backend(name)
-    if not hasattr(module, stem) and find_spec(f".{name}.{stem}", __package__):
+    if not hasattr(module, stem) and hasattr(module, "__path__") and find_spec(f".{name}.{stem}", __package__):
         import_module(f".{name}.{stem}", __package__)
     return getattr(module, stem, None)
 
@@ -72,19 +76,34 @@ def choose(name: str, network: Network) -> str:
     An explicit choice never falls back: it raises BackendError instead.
     """
     if name == "auto":
-        reasons = []
+        first, reasons = None, []
         for other in BACKENDS:
-            if unavailable(other):
+            if unavailable(other) or not _preferred(module := load_backend(other)):
                 continue
-            if not (lack := _lacks(other, network)):
+            if lack := _lacks(other, network):
+                reasons.append(f"{other!r} has no {lack}")
+            elif hasattr(module, "fused") and module.fused(network) is not None:
                 return other
-            reasons.append(f"{other!r} has no {lack}")
-        raise BackendError(f"no backend covers this network: {'; '.join(reasons)}")
+            else:
+                first = first or other  # only the verbs: another may do better
+        if first is None:
+            raise BackendError(f"no backend covers this network: {'; '.join(reasons)}")
+        return first
     load_backend(name)
     lacking = _lacks(name, network)
     if lacking:
         raise BackendError(f"backend {name!r} has no {lacking}: choose backend='auto'")
     return name
+
+
+def fastest(names: Iterable[str] = BACKENDS) -> str:
+    """The first of `names` that is here and that "auto" may choose."""
+    return next(name for name in names if not unavailable(name) and _preferred(load_backend(name)))
+
+
+def _preferred(module: ModuleType) -> bool:
+    """Whether "auto" may choose the backend, which may know that on this machine it is slow."""
+    return module.preferred() if hasattr(module, "preferred") else True
 
 
 def _lacks(name: str, network: Network) -> str | None:

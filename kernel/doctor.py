@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from .backends import BACKENDS, unavailable
+from .backends import BACKENDS, load_backend, unavailable
 from .cpu.compile import get_threads
 from .learning import ep_gradient
 from .network import Network
@@ -69,8 +69,13 @@ def _backends() -> Table:
     table = Table("backend", "is", "state", box=SIMPLE)
     for name, (description, _) in BACKENDS.items():
         reason = unavailable(name)
-        table.add_row(name, description, f"[red]{escape(reason)}" if reason else "available")
+        table.add_row(name, description, f"[red]{escape(reason)}" if reason else f"available{_detail(name)}")
     return table
+
+
+def _detail(name: str) -> str:
+    """What a backend says of itself, such as which of its variants runs here."""
+    return getattr(load_backend(name), "detail", lambda: "")()
 
 
 def _check() -> tuple[Table, bool]:

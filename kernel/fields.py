@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.fft import dctn, idctn, irfftn, rfftn
 
-from .backends import BACKENDS, load_backend, unavailable
+from .backends import fastest, verbs
 from .errors import DivergenceError, EqkernelError, lookup
 from .reference.diffusion import BEYOND
 from .reference.field import Constants, rates
@@ -244,11 +244,8 @@ def _shape(shape: int | Sequence[int]) -> tuple[int, ...]:
 def _kernels(backend: str) -> ModuleType:
     """The module `field` of a backend, by default of the fastest that is here."""
     if backend == "auto":
-        backend = next(name for name in BACKENDS if not unavailable(name))
-    from importlib import import_module
-
-    package = load_backend(backend).__name__
-    try:
-        return import_module(f"{package}.field")
-    except ImportError as error:
-        raise EqkernelError(f"backend {backend!r} has no field: choose backend='auto'") from error
+        backend = fastest()
+    found = verbs(backend, "field")
+    if found is None:
+        raise EqkernelError(f"backend {backend!r} has no field: choose backend='auto'")
+    return found

@@ -18,6 +18,7 @@ from bounds import (
     softmax_error,
     verb_bound,
 )
+from compiled import COMPILED, HERE, MODULES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -83,10 +84,11 @@ def check_verb(stem, verb, dtype, batch, n_pre, n_post, seed, backend=cpu):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("stem", "verb"), VERBS)
+@pytest.mark.parametrize("backend", COMPILED)
 @PROPERTY
 @given(batch=widths, n_pre=widths, n_post=widths, seed=seeds)
-def test_verbs(stem, verb, dtype, batch, n_pre, n_post, seed):
-    check_verb(stem, verb, dtype, batch, n_pre, n_post, seed)
+def test_verbs(backend, stem, verb, dtype, batch, n_pre, n_post, seed):
+    check_verb(stem, verb, dtype, batch, n_pre, n_post, seed, MODULES[backend])
 
 
 def check_rates(neuron, dtype, n, seed, backend=cpu):
@@ -115,25 +117,27 @@ def check_rates(neuron, dtype, n, seed, backend=cpu):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("neuron", RATES)
+@pytest.mark.parametrize("backend", COMPILED)
 @PROPERTY
 @given(n=widths, seed=seeds)
-def test_neurons(neuron, dtype, n, seed):
-    check_rates(neuron, dtype, n, seed)
+def test_neurons(backend, neuron, dtype, n, seed):
+    check_rates(neuron, dtype, n, seed, MODULES[backend])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("neuron", RATES)
-def test_potential_and_softmax(neuron, dtype):
-    rng = np.random.default_rng(0)
+@pytest.mark.parametrize("backend", COMPILED)
+def test_potential_and_softmax(backend, neuron, dtype):
+    neurons, rng = MODULES[backend].neurons, np.random.default_rng(0)
     state = rng.uniform(0.01, 0.99, (5, 33)).astype(dtype)
     found, exact = np.ones(5, dtype), np.ones(5)
-    cpu.neurons.potential(found, state, neuron)
+    neurons.potential(found, state, neuron)
     reference.neurons.potential(exact, state.astype(float), neuron)
     # Sums of 33 terms of at most 1, each with at most 8 roundings of numbers up to 1: |x ln x| <= 2 ln 2 for x < 2.
     within(found, exact, gamma(33 + 16, dtype) * (33 + 1), "potential")
     drive = (4 * rng.standard_normal((5, 33))).astype(dtype)
     found, exact = np.empty((5, 33), dtype), np.empty((5, 33))
-    cpu.neurons.rate(found, drive, "softmax")
+    neurons.rate(found, drive, "softmax")
     reference.neurons.rate(exact, drive.astype(float), "softmax")
     within(found, exact, softmax_error(33, dtype), "softmax")
 
@@ -152,7 +156,8 @@ LAYOUTS = {
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("stem", "verb"), VERBS)
-def test_an_array_of_any_layout_is_read_right_or_refused(stem, verb, dtype, layout):
+@pytest.mark.parametrize("backend", COMPILED)
+def test_an_array_of_any_layout_is_read_right_or_refused(backend, stem, verb, dtype, layout):
     """Each argument in turn, the output too; a refusal is an EqkernelError and leaves the output as it was."""
     plain, arguments = verb_arguments(stem, verb, dtype, 5, 7, 9, 0)
     exact = plain.astype(float)
@@ -166,7 +171,7 @@ def test_an_array_of_any_layout_is_read_right_or_refused(stem, verb, dtype, layo
             given_[place] = LAYOUTS[layout](given_[place])
         before = out.copy()
         try:
-            getattr(getattr(cpu, stem), verb)(out, *given_)
+            getattr(getattr(MODULES[backend], stem), verb)(out, *given_)
         except eq.EqkernelError:
             np.testing.assert_array_equal(out, before)
         else:
@@ -176,12 +181,14 @@ def test_an_array_of_any_layout_is_read_right_or_refused(stem, verb, dtype, layo
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("neuron", RATES)
-def test_neurons_read_any_layout_right_or_refuse(neuron, dtype, layout):
+@pytest.mark.parametrize("backend", COMPILED)
+def test_neurons_read_any_layout_right_or_refuse(backend, neuron, dtype, layout):
+    neurons = MODULES[backend].neurons
     drive = np.random.default_rng(0).standard_normal((5, 9)).astype(dtype)
     calls = {
-        "rate": (lambda out, d: cpu.neurons.rate(out, d, neuron)),
-        "relax": (lambda out, d: cpu.neurons.relax(out, d, 0.5, neuron)),
-        "difference": (lambda out, d: cpu.neurons.difference(out, d, d, neuron)),
+        "rate": (lambda out, d: neurons.rate(out, d, neuron)),
+        "relax": (lambda out, d: neurons.relax(out, d, 0.5, neuron)),
+        "difference": (lambda out, d: neurons.difference(out, d, d, neuron)),
     }
     for name, call in calls.items():
         expected = np.zeros_like(drive)
@@ -200,7 +207,8 @@ def test_neurons_read_any_layout_right_or_refuse(neuron, dtype, layout):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("stem", "verb"), VERBS)
-def test_a_shape_that_does_not_fit_is_refused(stem, verb, dtype):
+@pytest.mark.parametrize("backend", COMPILED)
+def test_a_shape_that_does_not_fit_is_refused(backend, stem, verb, dtype):
     """A kernel that trusts its shapes would read memory that is not its own."""
     out, arguments = verb_arguments(stem, verb, dtype, 5, 7, 9, 0)
     for place, argument in enumerate(arguments):
@@ -210,7 +218,7 @@ def test_a_shape_that_does_not_fit_is_refused(stem, verb, dtype):
         wrong[place] = np.ones([n + 3 for n in argument.shape], dtype)
         before = out.copy()
         with pytest.raises(ValueError):
-            getattr(getattr(cpu, stem), verb)(out, *wrong)
+            getattr(getattr(MODULES[backend], stem), verb)(out, *wrong)
         np.testing.assert_array_equal(out, before)
 
 
@@ -243,7 +251,7 @@ OUTPUT = {"cross-entropy": "softmax", "binary-cross-entropy": "sigmoid"}  # othe
 
 
 @st.composite
-def networks(draw, backend="cpu", dtypes=DTYPES, skips=True):
+def networks(draw, backend=None, dtypes=DTYPES, skips=True):
     """A network of 1 to 3 hidden layers, with or without lateral and skip connections, whose couplings contract."""
     sizes = draw(st.lists(widths, min_size=3, max_size=5))
     cost = draw(st.sampled_from(["squared-error", "cross-entropy", "binary-cross-entropy"]))
@@ -268,7 +276,8 @@ def networks(draw, backend="cpu", dtypes=DTYPES, skips=True):
         tolerance=None,
         step=draw(st.sampled_from([1.0, 0.5])),
     )
-    net = eq.Network(layers, wires, cost, schedule, draw(st.sampled_from(dtypes)), backend, draw(seeds))
+    dtype, seed = draw(st.sampled_from(dtypes)), draw(seeds)
+    net = eq.Network(layers, wires, cost, schedule, dtype, backend or HERE[seed % len(HERE)], seed)
     contract(net)
     return net
 

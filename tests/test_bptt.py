@@ -7,6 +7,7 @@ agree for every t.
 
 import numpy as np
 import pytest
+from compiled import BACKENDS
 
 import eqkernel as eq
 
@@ -66,12 +67,12 @@ def check_against_bptt(net, x, y):
         assert error / size <= bound, f"beta {beta}: {error / size:.2e}"
 
 
-@pytest.mark.parametrize("backend", ["reference", "cpu"])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_every_nudged_step_is_a_step_of_backpropagation_through_time(backend):
     check_against_bptt(*problem(backend))
 
 
-@pytest.mark.parametrize("backend", ["reference", "cpu"])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_with_two_hidden_layers(backend):
     check_against_bptt(*problem(backend, (40, 30, 20, 10)))
 

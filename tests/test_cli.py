@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from compiled import FASTEST
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -87,7 +88,7 @@ def test_a_network_is_float32_on_the_fastest_backend_unless_asked(tmp_path):
     result = run("train", "digits", "--hidden", "16", "--epochs", "1", "--out", tmp_path)
     assert result.exit_code == 0, result.output
     net = Network.load(tmp_path / "weights.safetensors")
-    assert (net.dtype, net.backend, net.schedule.name) == (np.float32, "cpu", "few-step")
+    assert (net.dtype, net.backend, net.schedule.name) == (np.float32, FASTEST, "few-step")
 
 
 def test_recurrent_networks_get_lateral_connections(tmp_path):

@@ -10,6 +10,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 import shim
+from compiled import FASTEST
 from cuda_twins import on_cuda
 
 import eqkernel as eq
@@ -73,7 +74,7 @@ def test_backend_cuda_without_a_gpu_is_one_clear_error(cupy, why, monkeypatch, f
         with pytest.raises(eq.BackendError, match=why) as caught:
             build()
         assert "pip install 'eqkernel[cuda12]'" in str(caught.value) and "cuda13" in str(caught.value)
-    assert eq.Network.dense(*NET).backend == "cpu"  # "auto" does without
+    assert eq.Network.dense(*NET).backend == FASTEST  # "auto" does without
 
 
 def test_importing_eqkernel_does_not_import_cupy():
@@ -82,7 +83,7 @@ def test_importing_eqkernel_does_not_import_cupy():
 
 def test_auto_does_not_choose_what_was_not_measured():
     with shim.running() if shim.REASON is None else device.using(None):
-        assert eq.Network.dense(*NET).backend == "cpu"
+        assert eq.Network.dense(*NET).backend == FASTEST
 
 
 def test_doctor_explains(monkeypatch, fresh):

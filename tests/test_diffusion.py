@@ -2,15 +2,18 @@
 
 import numpy as np
 import pytest
+from compiled import HERE
 from scipy import sparse
 
 from eqkernel import EqkernelError
-from eqkernel.cpu import diffusion as cpu
+from eqkernel.backends import verbs
 from eqkernel.reference import diffusion as reference
 
 BOUNDARIES = ["periodic", "neumann"]
 SHAPES = [(3,), (33,), (3, 3), (17, 31), (5, 64)]
 D = np.array([0.7])
+COMPILED = [pytest.param(verbs(name, "diffusion"), id=name) for name in HERE]
+MODULES = [pytest.param(reference, id="reference"), *COMPILED]
 
 
 def laplacian_matrix(shape, boundary):
@@ -36,7 +39,7 @@ def states(shape, batch=2, dtype="float64"):
 
 @pytest.mark.parametrize("boundary", BOUNDARIES)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("module", [reference, cpu], ids=["reference", "cpu"])
+@pytest.mark.parametrize("module", MODULES)
 def test_verbs_agree_with_a_graph_laplacian(module, shape, boundary):
     """Each drive is half of D lap s; the energy counts every pair of neighbours once."""
     L, pairs = laplacian_matrix(shape, boundary)
@@ -60,7 +63,7 @@ def test_verbs_agree_with_a_graph_laplacian(module, shape, boundary):
 
 
 @pytest.mark.parametrize("boundary", BOUNDARIES)
-@pytest.mark.parametrize("module", [reference, cpu], ids=["reference", "cpu"])
+@pytest.mark.parametrize("module", MODULES)
 def test_drives_and_trace_are_derivatives_of_the_energy(module, boundary):
     shape, step = (4, 5), 1e-5
     s = states(shape, batch=1)[0]
@@ -85,11 +88,12 @@ def test_drives_and_trace_are_derivatives_of_the_energy(module, boundary):
 
 
 @pytest.mark.parametrize("boundary", BOUNDARIES)
-def test_float32_is_within_its_rounding_of_the_reference(boundary):
+@pytest.mark.parametrize("module", COMPILED)
+def test_float32_is_within_its_rounding_of_the_reference(module, boundary):
     """Seven roundings on the way to a drive: n u / (1 - n u) times the drive of absolute values."""
     pre, _ = states((21, 37), dtype="float32")
     drive, exact = np.zeros_like(pre), np.zeros(pre.shape)
-    cpu.drive_post(drive, pre, D.astype("float32"), boundary)
+    module.drive_post(drive, pre, D.astype("float32"), boundary)
     reference.drive_post(exact, pre.astype(float), D.astype("float32").astype(float), boundary)
     magnitude = np.zeros(pre.shape)
     reference.drive_post(magnitude, abs(pre.astype(float)), D, boundary)
@@ -97,17 +101,18 @@ def test_float32_is_within_its_rounding_of_the_reference(boundary):
     assert (abs(drive - exact) <= bound).all()
 
 
-def test_strided_states_are_read_right_and_never_written_wrong():
+@pytest.mark.parametrize("module", COMPILED)
+def test_strided_states_are_read_right_and_never_written_wrong(module):
     pre = states((8, 10))[0]
     strided, exact, drive = pre[:, ::2, 1::3], np.zeros((2, 4, 3)), np.zeros((2, 4, 3))
-    cpu.drive_post(drive, strided, D)
+    module.drive_post(drive, strided, D)
     reference.drive_post(exact, strided, D)
     np.testing.assert_allclose(drive, exact, atol=1e-14)
     with pytest.raises(EqkernelError, match="C-contiguous"):
-        cpu.drive_post(np.zeros((2, 3, 4)).transpose(0, 2, 1), strided, D)
+        module.drive_post(np.zeros((2, 3, 4)).transpose(0, 2, 1), strided, D)
 
 
-def test_an_unknown_boundary_is_named():
-    for module in (reference, cpu):
-        with pytest.raises(EqkernelError, match="unknown boundary 'peroidic': did you mean 'periodic'"):
-            module.drive_post(np.zeros((1, 4)), np.zeros((1, 4)), D, "peroidic")
+@pytest.mark.parametrize("module", MODULES)
+def test_an_unknown_boundary_is_named(module):
+    with pytest.raises(EqkernelError, match="unknown boundary 'peroidic': did you mean 'periodic'"):
+        module.drive_post(np.zeros((1, 4)), np.zeros((1, 4)), D, "peroidic")

@@ -4,6 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
+from compiled import BACKENDS, HERE
 
 import eqkernel
 from eqkernel import (
@@ -64,7 +65,7 @@ BAD_X = {
 }
 
 
-@pytest.mark.parametrize("backend", ["reference", "cpu"])
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("case", BAD_X)
 def test_bad_x(backend, case):
     x, message = BAD_X[case]
@@ -112,7 +113,7 @@ BAD_Y = {
 }
 
 
-@pytest.mark.parametrize("backend", ["reference", "cpu"])
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("cost", ["cross-entropy", "squared-error"])
 @pytest.mark.parametrize("case", BAD_Y)
 def test_bad_y(backend, cost, case):
@@ -138,7 +139,7 @@ def test_settle_needs_a_target_for_its_nudge():
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_any_layout_and_real_type_means_the_same(dtype, backend):
     if backend == "reference" and dtype == "float32":
         pytest.skip("the reference computes in float64")
@@ -195,7 +196,7 @@ TRAIN = {
 }
 
 
-@pytest.mark.parametrize("backend", ["reference", "cpu"])
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("case", TRAIN)
 def test_bad_training_options(backend, case):
     options, message = TRAIN[case]
@@ -323,7 +324,7 @@ def test_topologies_without_equilibrium_propagation_are_refused(case):
 # -- an optimiser belongs to one network -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("backend", ["reference", "cpu"])
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("make", [lambda: Adam(), lambda: Momentum(0.1)], ids=["adam", "momentum"])
 @pytest.mark.parametrize("other", ["wider", "equal"])
 def test_an_optimiser_with_moments_refuses_another_network(backend, make, other):
@@ -344,7 +345,7 @@ def test_sound_input_gives_no_warning():
     """What the errors above guard: the same calls with good input are silent."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for backend in ("cpu", "reference"):
+        for backend in (*HERE, "reference"):
             net = network(backend)
             train_step(net, X, Y, lr=0.1)
             train_step(net, X.tolist(), TARGETS, optimiser=Adam())

@@ -10,11 +10,13 @@ import numba
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from compiled import BACKENDS, COMPILED
 from PIL import Image
 from scipy import sparse
 from test_diffusion import laplacian_matrix
 
 from eqkernel import DivergenceError, EqkernelError, cli_fields, get_threads, set_threads
+from eqkernel.backends import verbs
 from eqkernel.cpu import field as cpu
 from eqkernel.cpu.compile import _OPTIONS
 from eqkernel.fields import PRESETS, FitzHughNagumo
@@ -38,7 +40,7 @@ def multiplier(field, q):
 
 
 @pytest.mark.parametrize("scheme", ["explicit", "semi-implicit"])
-@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_a_small_mode_grows_as_theory_says(backend, scheme):
     n, steps, start = (24, 40), 2000, np.array([1e-9, 3e-10])
     if backend == "reference":
@@ -161,8 +163,8 @@ def test_a_line_comes_to_rest(scheme):
 
 @pytest.mark.parametrize("boundary", ["periodic", "neumann"])
 @pytest.mark.parametrize("shape", [(3,), (40,), (1100,), (3, 3), (37, 41), (130, 30), (70, 520)], ids=str)
-@pytest.mark.parametrize("module", [cpu, reference], ids=["cpu", "reference"])
-def test_steps_agree_with_a_sparse_matrix(module, shape, boundary):
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_steps_agree_with_a_sparse_matrix(backend, shape, boundary):
     """Tiles, line buffers and mirrored edges are only a way to compute this."""
     L, _ = laplacian_matrix(shape, boundary)
     c = CONSTANTS
@@ -177,20 +179,21 @@ def test_steps_agree_with_a_sparse_matrix(module, shape, boundary):
         ])  # fmt: skip
         if k in steps:
             state = start.copy()
-            largest = module.advance(state, np.full_like(state, np.nan), k, c, boundary)
+            largest = verbs(backend, "field").advance(state, np.full_like(state, np.nan), k, c, boundary)
             np.testing.assert_allclose(state.reshape(2, -1), expected, atol=1e-12)
             assert largest == abs(state).max()
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("boundary", ["periodic", "neumann"])
-def test_results_are_the_same_bits_for_any_threads_and_any_division_of_the_steps(boundary, dtype, monkeypatch):
+@pytest.mark.parametrize("backend", COMPILED)
+def test_results_are_the_same_bits_for_any_threads_and_any_division_of_the_steps(backend, boundary, dtype, monkeypatch):
     start = np.random.default_rng(1).standard_normal((2, 300, 700)).astype(dtype)
 
     def run(*steps):
         state = start.copy()
         for n in steps:
-            cpu.advance(state, np.empty_like(state), n, CONSTANTS, boundary)
+            verbs(backend, "field").advance(state, np.empty_like(state), n, CONSTANTS, boundary)
         return state
 
     before = get_threads()

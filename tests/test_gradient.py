@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from compiled import BACKENDS
 from oracle import Oracle, cosine, relative_error
 
 import eqkernel as eq
@@ -101,7 +102,7 @@ def check_order_of_error(net, x, y, variants=("centered", "positive", "negative"
                 assert low < ratio < high, f"{form}, {nudge} nudge, {variant}: {errors}"
 
 
-@pytest.mark.parametrize("backend", ["reference", "cpu"])
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("gamma", [1.0, 0.1])
 @pytest.mark.parametrize("cost", COSTS)
 @pytest.mark.parametrize("kind", [*SIZES, *CONVS])
@@ -113,7 +114,7 @@ def test_gradient(kind, cost, gamma, backend):
 
 
 @pytest.mark.parametrize("order", ["synchronous", "sweep"])
-@pytest.mark.parametrize("backend", ["reference", "cpu"])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_every_order_settles_to_the_same_gradient(order, backend):
     net, x, y = problem("recurrent", "cross-entropy", 0.5, backend, order=order)
     check_settled(net, x, y)
@@ -121,7 +122,7 @@ def test_every_order_settles_to_the_same_gradient(order, backend):
     check_order_of_error(net, x, y, ["centered"])
 
 
-@pytest.mark.parametrize("backend", ["reference", "cpu"])
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("neuron", ["sigmoid", "hard-sigmoid"])
 @pytest.mark.parametrize("cost", COSTS)
 def test_neurons(neuron, cost, backend):
@@ -132,7 +133,7 @@ def test_neurons(neuron, cost, backend):
         check_order_of_error(net, x, y)
 
 
-@pytest.mark.parametrize("backend", ["reference", "cpu"])
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("beta", [0.01, 0.3])
 def test_a_linear_network_with_a_frozen_nudge_has_no_bias_at_any_beta(beta, backend):
     """Its states are linear in beta and the contrast is m d, in which beta^2 cancels: what is left is rounding."""
@@ -141,7 +142,7 @@ def test_a_linear_network_with_a_frozen_nudge_has_no_bias_at_any_beta(beta, back
     assert relative_error(estimate, Oracle.of(net).implicit_gradient(x, y)) < 1e-9
 
 
-@pytest.mark.parametrize("backend", ["reference", "cpu"])
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("cost", COSTS)
 @pytest.mark.parametrize("skip", [(1, 3), (0, 2), (0, 3)])
 def test_skip_connections(skip, cost, backend):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from compiled import COMPILED, HERE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -42,28 +43,28 @@ def restore_threads():
     eqkernel.set_threads(before)
 
 
-def skipping(dtype, plan):
+def skipping(dtype, plan, backend):
     """A topology that the fused kernels do not cover: a skip connection, and a lateral one."""
     layers = [Layer(132), Layer(97, "tanh"), Layer(61, "tanh"), Layer(10, "linear")]
     connections = [Dense(0, 1), Bias(1), Dense(1, 2), Dense(0, 2), Lateral(2), Dense(2, 3), Dense(1, 3), Bias(3)]
-    net = Network(layers, connections, "squared-error", plan, dtype)
+    net = Network(layers, connections, "squared-error", plan, dtype, backend)
     net.buffer *= net.dtype.type(0.25)  # a contraction in every order
     return net
 
 
-def convolving(dtype, plan):
+def convolving(dtype, plan, backend):
     """A convolution with a stride, and one of which the maximum is pooled."""
     layers = [Layer((11, 12, 1)), Layer((6, 6, 5), "tanh"), Layer((3, 3, 17), "tanh"), Layer(10, "softmax")]
     connections = [Conv(0, 1, 3, 2, 1), Bias(1), Conv(1, 2, 3, 1, 1, "max", 2), Bias(2), Dense(2, 3), Bias(3)]
-    return Network(layers, connections, "cross-entropy", plan, dtype)
+    return Network(layers, connections, "cross-entropy", plan, dtype, backend)
 
 
 TOPOLOGIES = {
-    "dense": lambda dtype, plan: Network.dense(*SIZES, schedule=plan, dtype=dtype),
-    "squared-error": lambda dtype, plan: Network.dense(
-        *SIZES, schedule=plan, dtype=dtype, cost="squared-error", neuron="sigmoid"
+    "dense": lambda dtype, plan, backend: Network.dense(*SIZES, schedule=plan, dtype=dtype, backend=backend),
+    "squared-error": lambda dtype, plan, backend: Network.dense(
+        *SIZES, schedule=plan, dtype=dtype, backend=backend, cost="squared-error", neuron="sigmoid"
     ),
-    "recurrent": lambda dtype, plan: Network.recurrent(*SIZES, schedule=plan, dtype=dtype),
+    "recurrent": lambda dtype, plan, backend: Network.recurrent(*SIZES, schedule=plan, dtype=dtype, backend=backend),
     "skip": skipping,
     "conv": convolving,
 }
@@ -79,8 +80,9 @@ def phases(net, x, y):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("topology", TOPOLOGIES)
 @pytest.mark.parametrize("plan", PLANS)
-def test_a_sample_settles_to_the_same_bits_whatever_its_batch_and_place(dtype, topology, plan):
-    net = TOPOLOGIES[topology](dtype, PLANS[plan])
+@pytest.mark.parametrize("backend", COMPILED)
+def test_a_sample_settles_to_the_same_bits_whatever_its_batch_and_place(backend, dtype, topology, plan):
+    net = TOPOLOGIES[topology](dtype, PLANS[plan], backend)
     whole = phases(net, X, Y)
     for size in BATCHES:
         np.testing.assert_array_equal(phases(net, X[:size], Y[:size]), whole[:size], f"first {size}")
@@ -90,9 +92,10 @@ def test_a_sample_settles_to_the_same_bits_whatever_its_batch_and_place(dtype, t
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_batchmates_do_not_leak(dtype):
+@pytest.mark.parametrize("backend", COMPILED)
+def test_batchmates_do_not_leak(backend, dtype):
     """Sample 3 among others: wild, dead and different batchmates leave its bits alone."""
-    net = TOPOLOGIES["dense"](dtype, PLANS["mean-difference"])
+    net = TOPOLOGIES["dense"](dtype, PLANS["mean-difference"], backend)
     alone = phases(net, X[3:4], Y[3:4])
     for others in (np.zeros_like(X), 1e4 * X, X[::-1].copy()):
         others[3] = X[3]
@@ -103,8 +106,9 @@ def test_batchmates_do_not_leak(dtype):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("topology", ["dense", "recurrent", "conv"])
-def test_reused_memory_leaves_no_trace_of_an_earlier_batch(dtype, topology):
-    net = TOPOLOGIES[topology](dtype, PLANS["mean-difference"])
+@pytest.mark.parametrize("backend", COMPILED)
+def test_reused_memory_leaves_no_trace_of_an_earlier_batch(backend, dtype, topology):
+    net = TOPOLOGIES[topology](dtype, PLANS["mean-difference"], backend)
     fresh = phases(net, X[:7], Y[:7])
     nudged_phase(net, free_phase(net, 9 * X, reuse=True), Y, beta=0.9, reuse=True)
     free = free_phase(net, X[:7], reuse=True)
@@ -115,11 +119,12 @@ def test_reused_memory_leaves_no_trace_of_an_earlier_batch(dtype, topology):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("early_stop", [False, True])
-def test_residual_and_steps_are_those_of_the_slowest_sample(dtype, early_stop):
+@pytest.mark.parametrize("backend", COMPILED)
+def test_residual_and_steps_are_those_of_the_slowest_sample(backend, dtype, early_stop):
     """The spare lanes of a half-filled tile, and what an earlier batch left there, have no say."""
     steps = 40 if early_stop else 10  # few enough that a residual is left to compare
     plan = FULL.but(order="synchronous", free_steps=steps, gamma=0.5, tolerance=1e-3, early_stop=early_stop)
-    net = Network.dense(*SIZES, schedule=plan, dtype=dtype, neuron="tanh", cost="squared-error")
+    net = Network.dense(*SIZES, schedule=plan, dtype=dtype, backend=backend, neuron="tanh", cost="squared-error")
     net.buffer *= net.dtype.type(0.25)  # a contraction: every sample settles, each in its time
     free_phase(net, 5 * X, reuse=True)
     several = free_phase(net, 0.1 * X[:7], reuse=True)
@@ -131,12 +136,15 @@ def test_residual_and_steps_are_those_of_the_slowest_sample(dtype, early_stop):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("topology", ["dense", "recurrent", "conv"])
-def test_states_and_updates_do_not_depend_on_the_number_of_threads(dtype, topology):
+@pytest.mark.parametrize("backend", COMPILED)
+def test_states_and_updates_do_not_depend_on_the_number_of_threads(backend, dtype, topology):
+    if (backend, topology) == ("c", "conv"):
+        pytest.skip("convolutions of the C library are verbs, which no threads share")
     x, y = np.tile(X, (6, 1)) * np.linspace(0.5, 1, 390)[:, None], np.tile(Y, 6)
     found = []
     for count in (1, 2, 3):
         eqkernel.set_threads(count)
-        net = TOPOLOGIES[topology](dtype, PLANS["mean-difference"])
+        net = TOPOLOGIES[topology](dtype, PLANS["mean-difference"], backend)
         optimiser = Adam(1e-3, weight_decay=0.1)
         for _ in range(2):
             train_step(net, x, y, beta=0.2, optimiser=optimiser)
@@ -148,10 +156,11 @@ def test_states_and_updates_do_not_depend_on_the_number_of_threads(dtype, topolo
             np.testing.assert_array_equal(ours, one_thread)
 
 
-def test_early_stop_is_what_makes_a_sample_depend_on_its_batchmates():
+@pytest.mark.parametrize("backend", COMPILED)
+def test_early_stop_is_what_makes_a_sample_depend_on_its_batchmates(backend):
     """The one documented exception: a tile stops when all its samples have settled, so the last bits may differ."""
     plan = FULL.but(free_steps=200, tolerance=1e-5, early_stop=True)
-    net = Network.dense(*SIZES, schedule=plan, dtype="float64", neuron="tanh", cost="squared-error")
+    net = Network.dense(*SIZES, schedule=plan, dtype="float64", backend=backend, neuron="tanh", cost="squared-error")
     easy, mixed = np.zeros((2, SIZES[0])), np.vstack([np.zeros((1, SIZES[0])), 3 * X[:1]])
     alone, together = free_phase(net, easy), free_phase(net, mixed)
     assert alone.steps < together.steps
@@ -164,7 +173,7 @@ def test_early_stop_is_what_makes_a_sample_depend_on_its_batchmates():
     sizes=st.lists(st.integers(2, 9), min_size=1, max_size=3),
     neuron=st.sampled_from(["hard-sigmoid", "sigmoid", "tanh"]),
     recurrent=st.booleans(),
-    backend=st.sampled_from(["cpu", "reference"]),
+    backend=st.sampled_from([*HERE, "reference"]),
     seed=st.integers(0, 100),
 )
 def test_renaming_hidden_units_renames_states_and_gradients(sizes, neuron, recurrent, backend, seed):

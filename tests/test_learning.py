@@ -4,6 +4,7 @@ import inspect
 
 import numpy as np
 import pytest
+from compiled import BACKENDS
 
 from eqkernel import (
     SCHEDULES,
@@ -24,7 +25,6 @@ from eqkernel import (
 )
 from eqkernel.data import batches, gaussian_clusters, load_digits
 
-BACKENDS = ["cpu", "reference"]
 X, Y = gaussian_clusters(240, 12, 4, seed=0)
 PLAN = Schedule(
     "plain", gamma=0.5, free_steps=20, nudged_steps=10, order="even-odd", form="mean-difference", tolerance=None

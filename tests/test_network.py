@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from compiled import BACKENDS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
@@ -106,7 +107,7 @@ def test_initial_weights_are_glorot_uniform_and_follow_the_seed():
     assert (net.buffer != Network.dense(300, 200, 10, seed=1).buffer).any()
 
 
-@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_skip_and_lateral_connections_drive_as_their_energy_says(backend):
     """A topology beyond layers: the settled state solves its equations, and it learns."""
     plan = PLAN.but(free_steps=300, tolerance=1e-10, gamma=0.25)
@@ -125,7 +126,7 @@ def test_skip_and_lateral_connections_drive_as_their_energy_says(backend):
 
 
 def test_repr_says_what_the_network_is():
-    assert repr(Network.dense(6, 8, 3)) == "Network(6-8-3, 83 parameters, cross-entropy, few-step, cpu)"
+    assert repr(Network.dense(6, 8, 3, backend="cpu")) == "Network(6-8-3, 83 parameters, cross-entropy, few-step, cpu)"
 
 
 # -- weight files ----------------------------------------------------------------------------------------------------

@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
+from compiled import BACKENDS
 from scipy.integrate import solve_ivp
 
 from eqkernel import SGD, AdaGO, Adam, Momentum, Muon, Network, Schedule, constant, cosine, hebbian_update, train_step
 from eqkernel.orthogonal import OPTIMISERS
 from eqkernel.phases import free_phase, nudged_phase
 
-BACKENDS = ["cpu", "reference"]
 PLAN = Schedule(
     "plain", gamma=0.5, free_steps=8, nudged_steps=6, order="even-odd", form="mean-difference", tolerance=None
 )

@@ -18,7 +18,11 @@ import eqkernel
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-INTEGER = {path.relative_to(ROOT).as_posix() for path in (ROOT / "bindings/integer").rglob("*") if path.is_file()}
+BINDINGS = {
+    path.relative_to(ROOT).as_posix()
+    for path in (ROOT / "bindings").rglob("*")
+    if path.is_file() and not path.name.startswith("_eqkernel") and "__pycache__" not in path.parts
+}
 MODULES = {
     path.relative_to(ROOT / "kernel").as_posix()
     for kind in ("*.py", "*.cu", "*.cuh")
@@ -34,7 +38,7 @@ def archives(tmp_path_factory):
     copy = tmp_path_factory.mktemp("sources")
     for name in ("kernel", "bindings", "tests", "docs", "bench"):
         if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "_eqkernel*"))
     for path in ROOT.iterdir():
         if path.is_file():
             shutil.copy(path, copy)
@@ -56,15 +60,18 @@ def archives(tmp_path_factory):
 def test_the_wheel_holds_every_module_and_nothing_else(archives):
     with zipfile.ZipFile(archives[0]) as wheel:
         names = {name for name in wheel.namelist() if ".dist-info/" not in name}
+        built = {name for name in names if name.startswith("eqkernel/bindings/_eqkernel")}
         (entry,) = (wheel.read(name) for name in wheel.namelist() if name.endswith("entry_points.txt"))
-    assert names == {f"eqkernel/{module}" for module in MODULES | INTEGER} | {"eqkernel/py.typed"}
+    assert names - built == {f"eqkernel/{module}" for module in MODULES | BINDINGS} | {"eqkernel/py.typed"}
+    assert bool(built) is (shutil.which("cc") is not None)
+    assert "-cp311-abi3-" in archives[0].name
     assert b"eqkernel = eqkernel.cli:main" in entry
 
 
 def test_the_sdist_holds_what_a_packager_needs(archives):
     with tarfile.open(archives[1]) as sdist:
         names = {name.split("/", 1)[1] for name in sdist.getnames() if "/" in name}
-    assert {f"kernel/{module}" for module in MODULES} | INTEGER <= names
+    assert {f"kernel/{module}" for module in MODULES} | BINDINGS <= names
     assert {"LICENSE", "CITATION.cff", "Makefile", "pyproject.toml", "tests/test_packaging.py"} <= names
     assert {path.relative_to(ROOT).as_posix() for path in (ROOT / "tests").glob("*.py")} <= names
     assert {f"tests/shim/{name}" for name in ("shim.h", "shared.ld", "runtime.cpp", "checker.cpp")} <= names

@@ -4,6 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
+from compiled import BACKENDS, COMPILED
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -26,7 +27,6 @@ from eqkernel import (
     train_step,
 )
 
-BACKENDS = ["reference", "cpu"]
 LONG = Schedule("long", gamma=0.5, free_steps=400, nudged_steps=400, form="mean-difference", tolerance=1e-10)
 RNG = np.random.default_rng(0)
 X, Y = RNG.random((5, 6)), np.array([0, 1, 2, 1, 0])
@@ -395,9 +395,10 @@ def test_one_free_phase_serves_many_nudged_phases(backend):
         np.testing.assert_array_equal(a, b)
 
 
-def test_reuse_returns_the_networks_own_memory():
+@pytest.mark.parametrize("backend", COMPILED)
+def test_reuse_returns_the_networks_own_memory(backend):
     """What reuse=True saves, and what it costs: the next such phase overwrites the last."""
-    net = dense("cpu")
+    net = dense(backend)
     first = free_phase(net, X, reuse=True)
     before = first.state[1].copy()
     second = free_phase(net, X[::-1].copy(), reuse=True)

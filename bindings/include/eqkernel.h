@@ -1,0 +1,238 @@
+/* eqkernel: equilibrium propagation in C99.
+ *
+ * Networks of layers 0..L: layer 0 is the clamped input, and each layer is driven by the one below it, s = rho(W s_below
+ * + b + gamma W_above^T s_above [+ A s]). `eqk_free_phase` settles, `eqk_nudged_phase` settles again under a nudge of
+ * +beta and -beta, `eqk_update` lets every weight learn from the difference of its own two ends, `eqk_train_step` does
+ * all three. Below them are the verbs of the connections, the neurons and the FitzHugh-Nagumo field.
+ *
+ * The library allocates nothing and keeps no state: all memory is the caller's, and every size can be asked for. Every
+ * function returns an eqk_status and, unless that is EQK_OK (or EQK_DIVERGED, which says what was done), has written
+ * nothing. Arrays are C-contiguous, samples first, must not overlap unless said, and are aligned as their type is. Each
+ * function exists for float (_f32) and for double (_f64). A result is the same to the last bit whatever the variant,
+ * the batch a sample comes in, and the threads that share the work.
+ */
+#ifndef EQK_REAL /* the end of this file includes the file again, once for each type of real numbers */
+#ifndef EQKERNEL_H
+#define EQKERNEL_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(_WIN32) || !defined(__GNUC__)
+#define EQK_API
+#else
+#define EQK_API __attribute__((visibility("default")))
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* <cdef> What follows, up to the closing mark, is what cffi reads too: the Python side has no second copy. */
+
+#define EQK_ABI_VERSION 1
+
+typedef enum {
+    EQK_OK = 0,
+    EQK_NULL_POINTER = 1,    /* a pointer that is needed is NULL */
+    EQK_BAD_SIZE = 2,        /* a size is not positive, or so large that memory of it cannot be addressed */
+    EQK_BAD_VALUE = 3,       /* a code or constant is outside its range */
+    EQK_SMALL_WORKSPACE = 4, /* the working memory is smaller than was asked for */
+    EQK_MISALIGNED = 5,      /* a pointer is not aligned as its type must be */
+    EQK_NOT_SUPPORTED = 6,   /* this processor, or this build, cannot run the variant */
+    EQK_WRONG_VERSION = 7,   /* the caller was compiled with another version of this header */
+    EQK_DIVERGED = 8         /* the states left the finite numbers: the weights were not changed */
+} eqk_status;
+
+/* Which code runs. EQK_AUTO is the fastest that the processor has; the others differ in speed alone. */
+typedef enum { EQK_AUTO = 0, EQK_SCALAR = 1, EQK_AVX2 = 2, EQK_AVX512 = 3 } eqk_variant;
+
+typedef enum {
+    EQK_HARD_SIGMOID = 0, /* rho(d) = min(max(d, 0), 1) */
+    EQK_SIGMOID = 1,      /* 1 / (1 + e^-d) */
+    EQK_TANH = 2,
+    EQK_LINEAR = 3,
+    EQK_SOFTMAX = 4, /* of the last layer only: a readout outside the dynamics, whose cost is cross-entropy */
+    EQK_FHN = 5      /* s with s + s^3 = d */
+} eqk_neuron;
+
+typedef enum { EQK_SYNCHRONOUS = 0, EQK_EVEN_ODD = 1, EQK_SWEEP = 2 } eqk_order;
+/* What settles under the nudge: one state; the + and - states; their difference; their mean and difference. */
+typedef enum { EQK_STATE = 1, EQK_STATES = 2, EQK_DIFFERENCE = 3, EQK_MEAN_DIFFERENCE = 4 } eqk_form;
+typedef enum { EQK_FROZEN = 0, EQK_LIVE = 1 } eqk_nudge;
+typedef enum { EQK_GRADIENT = 0, EQK_SGD = 1, EQK_MOMENTUM = 2, EQK_ADAM = 3 } eqk_rule;
+typedef enum { EQK_PERIODIC = 0, EQK_NEUMANN = 1 } eqk_boundary;
+
+/* One layer. weight (n, n_below), bias (n) and lateral (n, n) say where in the flat array of parameters a matrix
+ * begins, -1 where there is none (only laterals may be missing, and all three in layer 0); row is the sum of the sizes
+ * of layers 1.. below this one, 0 for layers 0 and 1. */
+typedef struct {
+    int64_t size, weight, bias, lateral, neuron, row;
+} eqk_layer;
+
+/* How a network settles: see eqkernel's schedules. 0 < gamma <= 1, 0 < step <= 1, steps of at least 1. A phase of a
+ * tile of samples ends early once no state changes by `tolerance` in a step (0: never); a tile is EQK_TILE bytes of
+ * samples, 32 floats or 16 doubles. */
+typedef struct {
+    double gamma, step, tolerance;
+    int64_t free_steps, nudged_steps;
+    int32_t order, form, nudge, unused; /* eqk_order, eqk_form, eqk_nudge */
+} eqk_schedule;
+
+/* What a phase did to a tile: steps taken, the largest change of a state in the last of them (under a nudge, per unit
+ * of beta), and the largest in the first half of the steps. */
+typedef struct {
+    double steps, residual, early;
+} eqk_report;
+
+/* What an optimiser needs for the step to come: rate, decoupled weight decay, and the constants of its rule:
+ * momentum: {mu}; Adam: {beta_1, 1 - beta_1, beta_2, 1 - beta_2, eps, 1 / (1 - beta_1^t), 1 / (1 - beta_2^t)}. */
+typedef struct {
+    double rate, decay, constants[7];
+    int32_t rule, unused; /* eqk_rule; with EQK_GRADIENT `parameters` receives the gradient */
+} eqk_optimiser;
+
+/* The FitzHugh-Nagumo field on a grid: du/dt = Du lap u + u - u^3 - v and dv/dt = Dv lap v + eps (u - alpha v - beta),
+ * in steps of dt for u and dt_v for v. */
+typedef struct {
+    double Du, Dv, eps, alpha, beta, dt, dt_v;
+} eqk_field;
+
+#define EQK_TILE 128       /* bytes of samples in a tile */
+#define EQK_FIELD_STEPS 16 /* steps of the field in one pass, at most */
+
+EQK_API int eqk_abi_version(void); /* EQK_ABI_VERSION of the library, to be compared with that of the header */
+EQK_API const char *eqk_status_text(int status);
+EQK_API int eqk_best_variant(void); /* what EQK_AUTO stands for on this processor */
+EQK_API const char *eqk_variant_name(int variant);
+
+#define EQK_REAL float
+#define EQK(name) eqk_##name##_f32
+#include "eqkernel.h"
+#undef EQK_REAL
+#undef EQK
+#define EQK_REAL double
+#define EQK(name) eqk_##name##_f64
+#include "eqkernel.h"
+#undef EQK_REAL
+#undef EQK
+
+#ifdef __cplusplus
+}
+#endif
+#endif
+#else
+
+/* <real> EQK_REAL is float or double, EQK(dense_energy) is eqk_dense_energy_f32 or eqk_dense_energy_f64. */
+
+/* -- layered networks, tile by tile ----------------------------------------------------------------------------------
+ *
+ * One structure holds what all phases of a network need; fill it once (zeros mean "not used") and call again and again.
+ * work: eqk_workspace(job) bytes, which keep the free phase for the nudged one; they are the only link between calls.
+ */
+typedef struct {
+    int32_t version, variant; /* EQK_ABI_VERSION; an eqk_variant */
+    const eqk_layer *layers;  /* [count], from the input to the output */
+    int64_t count, parameter_count;
+    EQK_REAL *parameters; /* [parameter_count] */
+    eqk_schedule schedule;
+    double beta;           /* > 0; for EQK_STATE either sign */
+    int64_t batch;         /* B >= 1 */
+    const EQK_REAL *x;     /* (B, n_0) */
+    const EQK_REAL *target; /* (B, n_L); may be NULL if there are labels */
+    const int64_t *labels; /* (B) in 0..n_L - 1; the target is then 1 at the label and 0 elsewhere */
+    EQK_REAL *state;       /* free states of layers 1..L, one block (B, n_l) after the other */
+    EQK_REAL *mean;        /* (s+ + s-)/2 in the same blocks, and */
+    EQK_REAL *difference;  /* (s+ - s-)/(2 beta); for a softmax readout p and t - p; for EQK_STATE of s and the free s */
+    eqk_report *report;    /* [2][tiles]: of the free, then of the nudged phase */
+    eqk_optimiser optimiser;
+    EQK_REAL *first, *second; /* [parameter_count] the optimiser's moments, where its rule has any */
+    void *work;
+    size_t work_size;
+} EQK(job);
+
+/* Bytes of `work`; 0 if the layers or the batch are not what a job may hold. */
+EQK_API size_t EQK(workspace)(const EQK(job) * job);
+
+/* How many tiles the batch makes. */
+EQK_API int64_t EQK(tiles)(int64_t batch);
+
+/* The phases of tiles first..last - 1, of which each may run in a thread of its own. Settles from rest; under the
+ * nudge, from the free state that work holds; both, tile by tile. */
+EQK_API eqk_status EQK(free_phase)(const EQK(job) * job, int64_t first, int64_t last);
+EQK_API eqk_status EQK(nudged_phase)(const EQK(job) * job, int64_t first, int64_t last);
+EQK_API eqk_status EQK(settle)(const EQK(job) * job, int64_t first, int64_t last);
+
+/* The Hebbian contrast of mean and difference, and one step of the optimiser, for share `part` of `parts` of the rows
+ * of every matrix; shares may run in threads of their own. */
+EQK_API eqk_status EQK(update)(const EQK(job) * job, int64_t part, int64_t parts);
+
+/* Both phases of the whole batch, then the update: EQK_DIVERGED, and no update, if a state is not finite or the
+ * residual of 20 or more steps has grown. loss and correct (either may be NULL) receive the mean cost before the step
+ * and how many labels the most active output had right. */
+EQK_API eqk_status EQK(train_step)(const EQK(job) * job, double *loss, int64_t *correct);
+
+/* -- verbs: each adds into its first argument ------------------------------------------------------------------------
+ *
+ * pre (B, n_pre), post (B, n_post), weight (n_post, n_pre) of a dense connection, (n) of a bias, (n, n) symmetric of a
+ * lateral one, whose two ends are one layer (B, n).
+ * dense: Phi = post . W pre; bias: Phi = b . post; lateral: Phi = s . W s / 2. energy (B) -= Phi, drive (B, n) +=
+ * dPhi/dstate, trace += scale sum_B dPhi/dweight. work: eqk_dense_workspace(n_pre, n_post) bytes.
+ */
+EQK_API size_t EQK(dense_workspace)(int64_t n_pre, int64_t n_post);
+EQK_API eqk_status EQK(dense_energy)(int variant, EQK_REAL *energy, const EQK_REAL *pre, const EQK_REAL *post,
+                                     const EQK_REAL *weight, int64_t batch, int64_t n_pre, int64_t n_post);
+EQK_API eqk_status EQK(dense_drive_post)(int variant, EQK_REAL *drive, const EQK_REAL *pre, const EQK_REAL *weight,
+                                         int64_t batch, int64_t n_pre, int64_t n_post, void *work, size_t work_size);
+EQK_API eqk_status EQK(dense_drive_pre)(int variant, EQK_REAL *drive, const EQK_REAL *post, const EQK_REAL *weight,
+                                        int64_t batch, int64_t n_pre, int64_t n_post);
+EQK_API eqk_status EQK(dense_hebbian)(int variant, EQK_REAL *trace, const EQK_REAL *pre, const EQK_REAL *post,
+                                      double scale, int64_t batch, int64_t n_pre, int64_t n_post);
+
+EQK_API eqk_status EQK(bias_energy)(int variant, EQK_REAL *energy, const EQK_REAL *post, const EQK_REAL *weight,
+                                    int64_t batch, int64_t n);
+EQK_API eqk_status EQK(bias_drive_post)(int variant, EQK_REAL *drive, const EQK_REAL *weight, int64_t batch, int64_t n);
+EQK_API eqk_status EQK(bias_hebbian)(int variant, EQK_REAL *trace, const EQK_REAL *post, double scale, int64_t batch,
+                                     int64_t n);
+
+/* drive_post and drive_pre of a lateral connection are each half of W s; pre and post are both the layer's state, which
+ * may be the same array. */
+EQK_API eqk_status EQK(lateral_energy)(int variant, EQK_REAL *energy, const EQK_REAL *pre, const EQK_REAL *post,
+                                       const EQK_REAL *weight, int64_t batch, int64_t n);
+EQK_API eqk_status EQK(lateral_drive_post)(int variant, EQK_REAL *drive, const EQK_REAL *pre, const EQK_REAL *weight,
+                                           int64_t batch, int64_t n, void *work, size_t work_size);
+EQK_API eqk_status EQK(lateral_drive_pre)(int variant, EQK_REAL *drive, const EQK_REAL *post, const EQK_REAL *weight,
+                                          int64_t batch, int64_t n);
+EQK_API eqk_status EQK(lateral_hebbian)(int variant, EQK_REAL *trace, const EQK_REAL *pre, const EQK_REAL *post,
+                                        double scale, int64_t batch, int64_t n);
+
+/* Neurons, of arrays of `count` elements whatever their shape; softmax is (B, n). rate: out = rho(drive); relax: state
+ * += step (rho(drive) - state); difference: out = rho(m + c/2) - rho(m - c/2) without cancellation; potential: energy
+ * (B) += sum of the integral of rho^-1 over state (B, n). */
+EQK_API eqk_status EQK(neurons_rate)(int variant, EQK_REAL *out, const EQK_REAL *drive, int64_t count, int neuron);
+EQK_API eqk_status EQK(neurons_relax)(int variant, EQK_REAL *state, const EQK_REAL *drive, double step, int64_t count,
+                                      int neuron);
+EQK_API eqk_status EQK(neurons_difference)(int variant, EQK_REAL *out, const EQK_REAL *mean,
+                                           const EQK_REAL *drive_difference, int64_t count, int neuron);
+EQK_API eqk_status EQK(neurons_softmax)(int variant, EQK_REAL *out, const EQK_REAL *drive, int64_t batch, int64_t n);
+EQK_API eqk_status EQK(neurons_potential)(int variant, EQK_REAL *energy, const EQK_REAL *state, int64_t batch,
+                                          int64_t n, int neuron);
+
+/* Diffusion on grids (B, rows, width), Phi = -D/2 sum over neighbours of (s_i - s_j)^2; a line is a grid of one row.
+ * energy (B) -= Phi; drive += D/2 lap s; trace (1) += scale/2 sum_B post . lap pre. */
+EQK_API eqk_status EQK(diffusion_energy)(int variant, EQK_REAL *energy, const EQK_REAL *pre, const EQK_REAL *post,
+                                         double D, int64_t batch, int64_t rows, int64_t width, int boundary);
+EQK_API eqk_status EQK(diffusion_drive_post)(int variant, EQK_REAL *drive, const EQK_REAL *pre, double D, int64_t batch,
+                                             int64_t rows, int64_t width, int boundary);
+EQK_API eqk_status EQK(diffusion_hebbian)(int variant, EQK_REAL *trace, const EQK_REAL *pre, const EQK_REAL *post,
+                                          double scale, int64_t batch, int64_t rows, int64_t width, int boundary);
+
+/* Rows first..last - 1 of `after` become those of `before` `steps` steps later, both (2, rows, width): u, then v.
+ * Several steps go through one pass over memory (at most EQK_FIELD_STEPS). largest receives the largest |u| or |v| of
+ * these rows, NaN if there is one. work: eqk_field_workspace(width, steps) bytes. */
+EQK_API size_t EQK(field_workspace)(int64_t width, int64_t steps);
+EQK_API eqk_status EQK(field_advance)(int variant, EQK_REAL *after, const EQK_REAL *before, const eqk_field *field,
+                                      int64_t rows, int64_t width, int64_t steps, int boundary, int64_t first,
+                                      int64_t last, EQK_REAL *largest, void *work, size_t work_size);
+/* </real> </cdef> */
+#endif

@@ -1,0 +1,185 @@
+"""The fused phases of layered networks in the C library: what `eqkernel.relaxation` spells out, tile by tile."""
+
+from __future__ import annotations
+
+from copy import copy
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..cpu import layered
+from ..cpu.compile import get_threads, spread
+from ..neurons import find_neuron
+from ..schedules import FORMS, NUDGES, ORDERS, Schedule
+from .library import POINTER, SUFFIX, check, ffi, functions, lib, variant
+
+if TYPE_CHECKING:
+    from ..network import Network
+
+LAYER = np.dtype([(name, np.int64) for name in ("size", "weight", "bias", "lateral", "neuron", "row")])  # eqk_layer
+Settled = tuple[int, float, float]
+
+
+def layers_of(network: Network) -> NDArray | None:
+    """The layers as the library takes them; None where one is not driven by the one below it and perhaps itself."""
+    if network.cost.on_rate or any(layer.adaptation or len(layer.shape) > 1 for layer in network.layers):
+        return None
+    layers = np.full(len(network.layers), -1, LAYER)
+    layers["size"], layers["row"] = network.sizes, np.cumsum([0, 0, *network.sizes[1:-1]])
+    layers["neuron"] = [find_neuron(layer.neuron).code for layer in network.layers]
+    column = {"dense": "weight", "bias": "bias", "lateral": "lateral"}
+    for connection, at in zip(network.connections, network.offsets, strict=True):
+        pre = connection.pre if connection.pre is not None else connection.post - 1
+        if connection.stem not in column or not connection.post - 1 <= pre <= connection.post:
+            return None
+        layers[column[connection.stem]][connection.post] = at
+    return layers if min(layers["weight"][1:].min(), layers["bias"][1:].min()) >= 0 else None
+
+
+class Workspace(layered.Workspace):
+    """All memory of a training step for batches of up to `batch` samples, and the job that points into it."""
+
+    def __init__(self, layers: NDArray, parameters: NDArray, batch: int) -> None:
+        self.batch, self.dtype = batch, parameters.dtype
+        self.blocks = [(int(row), int(n)) for row, n in layers[["row", "size"]][1:]]
+        self._views = {}
+        self._schedule: Schedule | None = None
+        self.run = functions(self.dtype)
+        self.layers, self.parameters = layers, parameters
+        job = self.job = ffi.new(f"eqk_job_{SUFFIX[self.dtype]} *")
+        job.version, job.variant, job.batch = lib.EQK_ABI_VERSION, variant(), batch
+        job.layers, job.count = ffi.from_buffer("eqk_layer[]", layers), len(layers)
+        job.parameters, job.parameter_count = self.pointer(parameters), parameters.size
+        rows = int(layers["size"][1:].sum())
+        self.memory = np.zeros(self.run.workspace(job), np.uint8)
+        self.state, self.mean, self.difference = (np.zeros(batch * rows, self.dtype) for _ in range(3))
+        self.report = np.zeros((2, self.run.tiles(batch), 3))
+        job.work, job.work_size = ffi.from_buffer(self.memory), self.memory.size
+        self._point()
+
+    def _point(self) -> None:
+        job = self.job
+        job.state, job.mean, job.difference = map(self.pointer, (self.state, self.mean, self.difference))
+        job.report = ffi.from_buffer("eqk_report[]", self.report)
+
+    def pointer(self, array: NDArray) -> Any:
+        """Where an array of the network's type begins."""
+        return ffi.from_buffer(POINTER[self.dtype], array)
+
+    def with_own_results(self) -> Workspace:
+        """A workspace that shares all but the arrays a nudged phase returns."""
+        other = copy(self)
+        other.mean, other.difference, other._views = np.empty_like(self.mean), np.empty_like(self.difference), {}
+        other.report = self.report.copy()
+        other.job = ffi.new(ffi.typeof(self.job), self.job[0])
+        other._point()
+        return other
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all its arrays."""
+        return sum(a.nbytes for a in (self.memory, self.state, self.mean, self.difference, self.report))
+
+    def prepare(self, x: NDArray, schedule: Schedule) -> Any:
+        """The job of a batch x (B, n_0) under `schedule`; x must stay alive until the call."""
+        job, plan = self.job, self.job.schedule
+        job.variant, job.batch, job.x = variant(), len(x), self.pointer(x)
+        if self._schedule is schedule:
+            return job
+        self._schedule = schedule
+        plan.gamma, plan.step = schedule.gamma, schedule.step
+        plan.tolerance = schedule.tolerance if schedule.early_stop and schedule.tolerance else 0.0
+        plan.free_steps, plan.nudged_steps = schedule.free_steps, schedule.nudged_steps
+        plan.order, plan.nudge = ORDERS[schedule.order], NUDGES[schedule.nudge]
+        return job
+
+    def aim(self, target: NDArray, beta: float, variant: str, schedule: Schedule) -> None:
+        """Adds the nudge towards `target` (B, n_L) to the job; it must stay alive until the call."""
+        job = self.job
+        job.target, job.beta = self.pointer(target), -beta if variant == "negative" else beta
+        job.schedule.form = FORMS[schedule.form] if variant == "centered" else lib.EQK_STATE
+
+    def settled(self, phase: int, batch: int) -> Settled:
+        """Steps, residual and early residual of a phase (0 free, 1 nudged), those of the slowest tile."""
+        tiles = self.run.tiles(batch)
+        rows = self.report.reshape(-1, 3)[phase * tiles : (phase + 1) * tiles]
+        taken, residual, early = (rows[0] if tiles == 1 else rows.max(axis=0)).tolist()  # a NaN wins
+        return int(taken), residual, early
+
+
+class Layered(layered.Layered):
+    """The phases of one layered network."""
+
+    workspace: Workspace | None  # type: ignore[assignment]
+
+    def __init__(self, network: Network, layers: NDArray) -> None:
+        self.network, self.layers = network, layers
+        self.synapses = sum(w.size for w in network.parameters)
+        self.workspace = None
+
+    def reserve(self, batch: int, reuse: bool) -> Workspace:
+        """Memory for a batch: new, or the network's own, which grows to the largest batch and is then used again."""
+        if not reuse:
+            return Workspace(self.layers, self.network.buffer, batch)
+        if self.workspace is None or self.workspace.batch < batch:
+            self.workspace = Workspace(self.layers, self.network.buffer, batch)
+        return self.workspace
+
+    def free(self, x: NDArray, schedule: Schedule, reuse: bool = False) -> tuple[Workspace, list[NDArray], Settled]:
+        """The free phase from rest, x (B, n_0)."""
+        workspace = self.reserve(len(x), reuse)
+        job = workspace.prepare(x, schedule)
+        self._over_tiles(workspace.run.free_phase, job, schedule.free_steps)
+        return workspace, [x, *workspace.views("state", len(x))], workspace.settled(0, len(x))
+
+    def nudged(
+        self, workspace: Workspace, x: NDArray, target: NDArray, beta: float, variant: str, schedule: Schedule
+    ) -> tuple[list[NDArray], list[NDArray], Settled]:
+        """Mean and difference, per unit of beta, of the nudged states, from the free state that `workspace` holds."""
+        job = workspace.prepare(x, schedule)
+        workspace.aim(target, beta, variant, schedule)
+        self._over_tiles(workspace.run.nudged_phase, job, schedule.nudged_steps)
+        mean, difference = ([x, *workspace.views(name, len(x))] for name in ("mean", "difference"))
+        return mean, difference, workspace.settled(1, len(x))
+
+    def _over_tiles(self, phase: Any, job: Any, steps: int) -> None:  # type: ignore[override]
+        count = functions(self.network.dtype).tiles(job.batch)
+
+        if count == 1:
+            return check(phase(job, 0, 1))
+
+        def part(index: int, parts: int) -> None:
+            check(phase(job, count * index // parts, count * (index + 1) // parts))
+
+        spread(part, count, 2.0 * self.synapses * job.batch * steps)
+
+    def _update(self, theta, first, second, mean, difference, schedule, rule, rates, hyper) -> None:  # type: ignore[no-untyped-def]
+        run, dtype = functions(self.network.dtype), self.network.dtype
+        job = ffi.new(f"eqk_job_{SUFFIX[dtype]} *")
+        pointer = lambda array: ffi.from_buffer(POINTER[dtype], array)  # noqa: E731
+        flat = layered._flat(mean), layered._flat(difference)
+        x = mean[0]
+        job.version, job.variant, job.batch, job.x = lib.EQK_ABI_VERSION, variant(), len(x), pointer(x)
+        job.layers, job.count = ffi.from_buffer("eqk_layer[]", self.layers), len(self.layers)
+        job.parameters, job.parameter_count = pointer(theta), theta.size
+        job.mean, job.difference = map(pointer, flat)
+        job.schedule.gamma = schedule.gamma
+        fill_optimiser(job, rule, rates, hyper)
+        if first.size:
+            job.first = pointer(first)
+        if second.size:
+            job.second = pointer(second)
+
+        def part(index: int, parts: int) -> None:
+            check(run.update(job, index, parts))
+
+        spread(part, get_threads(), 4.0 * self.synapses * len(x))
+
+
+def fill_optimiser(job: Any, rule: int, rates: tuple[float, float], hyper: tuple[float, ...]) -> None:
+    """The rule, (rate, decay) and constants of the step to come."""
+    optimiser = job.optimiser
+    optimiser.rule, (optimiser.rate, optimiser.decay) = rule, rates
+    for i, constant in enumerate(hyper):
+        optimiser.constants[i] = constant

@@ -1,0 +1,63 @@
+/* Scalar functions on vectors: no libm, and NaN travels through. */
+#include "coefficients.h"
+
+#define COUNT(array) ((int)(sizeof(array) / sizeof *(array)))
+
+INLINE vec polynomial(const real *highest_first, const int terms, vec z) {
+    vec p = v_set(highest_first[0]);
+    UNROLL for (int i = 1; i < terms; i++)
+        p = v_fma(p, z, v_set(highest_first[i]));
+    return p;
+}
+
+/* v_max and v_min give back their second argument if either is NaN: the constant goes first. */
+INLINE vec clip(vec x, real low, real high) { return v_min(v_set(high), v_max(v_set(low), x)); }
+
+/* tanh as one quotient of polynomials in x^2, to a few units in the last place. */
+INLINE vec tanh_of(vec x) {
+    vec z, quotient;
+    x = clip(x, -TANH_LIMIT, TANH_LIMIT);
+    z = v_mul(x, x);
+    quotient = v_div(v_mul(x, polynomial(TANH_ODD, COUNT(TANH_ODD), z)), polynomial(TANH_EVEN, COUNT(TANH_EVEN), z));
+    return clip(quotient, -1, 1); /* rounding may reach beyond */
+}
+
+INLINE vec sigmoid_of(vec x) {
+    vec half = v_set((real)0.5);
+    return v_fma(half, tanh_of(v_mul(half, x)), half);
+}
+
+/* e^x for x <= 0 to an absolute error of a unit roundoff: (1 + tanh(x/2)) / (1 - tanh(x/2)). */
+INLINE vec exp_of_negative(vec x) {
+    vec t = tanh_of(v_mul(v_set((real)0.5), x)), one = v_set(1);
+    return v_div(v_add(one, t), v_sub(one, t));
+}
+
+/* The cube root of x > 0 to 4 %, of 0 some tiny number: a float's bits, read as an integer, are nearly its logarithm,
+ * so a third of them, and two thirds of the exponent's offset, make a root. The 0.032 balances the error of that
+ * reading over an octave. */
+INLINE vec rough_cube_root(vec x) {
+    const real third = (real)(1.0 / 3.0);
+    const double bias = REAL_BITS == 32 ? 127 : 1023, unit = REAL_BITS == 32 ? 8388608.0 : 4503599627370496.0;
+    return v_bits_scaled(x, third, (real)((bias * 2 / 3 - 0.032) * unit));
+}
+
+/* One step of Halley's method for s^3 + s - x = 0: it cubes the error. */
+INLINE vec halley(vec s, vec x) {
+    vec square = v_mul(s, s), three = v_set(3);
+    vec slope = v_fma(three, square, v_set(1));
+    vec excess = v_fma(s, square, v_sub(s, x));
+    vec under = v_fnma(v_mul(v_mul(three, s), excess), v_set(1), v_mul(slope, slope));
+    return v_sub(s, v_div(v_mul(excess, slope), under));
+}
+
+/* s of s + s^3 = x for |x| < 1e12 (float) or 1e100 (double). It starts within 12 %: x (r^2 + .87) / (r^2 + .87 + r^4), r
+ * the rough cube root, tends to x for small x and to r for large. */
+INLINE vec root_of_cubic(vec x) {
+    vec size = v_abs(x), root = rough_cube_root(size), square = v_mul(root, root);
+    vec shifted = v_add(square, v_set((real)0.87));
+    vec s = v_div(v_mul(size, shifted), v_fma(square, square, shifted));
+    UNROLL for (int i = 0; i < (REAL_BITS == 32 ? 2 : 3); i++)
+        s = halley(s, size);
+    return v_flip(s, x);
+}

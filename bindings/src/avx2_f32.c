@@ -1,0 +1,17 @@
+/* The kernels for float, AVX2 and FMA. */
+#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
+#else
+#pragma GCC target("avx2,fma")
+#endif
+#define VARIANT_AVX2
+#define REAL_BITS 32
+#define KERNELS eqk_kernels_f32 eqk_kernels_f32_avx2
+#include "kernels.h"
+#if defined(__clang__)
+#pragma clang attribute pop
+#endif
+#else
+typedef int eqk_nothing; /* another processor: the scalar kernels run */
+#endif

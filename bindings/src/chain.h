@@ -1,0 +1,303 @@
+/* The fused settle of layered networks: a tile of samples goes through all steps of a phase without leaving the cache.
+ *
+ * Three moves, the same for every order and form, on one channel (see tiles.h) of one layer:
+ *     refresh_up      up   = W s_below + b
+ *     refresh_down    down = gamma W^T s_above
+ *     relax           s moves towards rho(up + down + lateral + nudge), rho of neurons.h
+ */
+
+NOINLINE void copy(real *restrict out, const real *restrict a, int64_t n) { memcpy(out, a, (size_t)n * sizeof *out); }
+
+/* out = a + gain b; out may be a or b. */
+NOINLINE void combine(real *out, const real *a, real gain, const real *b, int64_t n) {
+    vec g = v_set(gain);
+    for (int64_t i = 0; i < n; i += LANES)
+        v_store_some(out + i, v_fma(g, v_load_some(b + i, n - i), v_load_some(a + i, n - i)), n - i);
+}
+
+/* out (rows) = alpha W^T s (+ out if keep), W (depth, rows). */
+INLINE void weigh_back(const tile *t, real *out, const real *w, const real *s, int64_t rows, int64_t depth, real alpha,
+                       int keep) {
+    if (t->lanes == 1)
+        backward(out, 0, s, 0, 1, w, rows, 1, depth, rows, alpha, keep);
+    else
+        backward(out, t->lanes, w, 1, rows, s, t->lanes, rows, depth, t->lanes, alpha, keep);
+}
+
+/* up = W s_below + b, without b for a difference. */
+static void refresh_up(const tile *t, int64_t channel, int64_t layer, int biased) {
+    int64_t n = size_of(t, layer), below = size_of(t, layer - 1), lanes = t->lanes;
+    real *up = piece(t, 3 * channel + UP, layer);
+    const real *bias = t->theta + t->layers[layer].bias, *w = t->theta + t->layers[layer].weight;
+    if (!biased)
+        memset(up, 0, (size_t)(n * lanes) * sizeof *up);
+    else if (lanes == 1)
+        copy(up, bias, n);
+    else
+        for (int64_t i = 0; i < n; i++)
+            for (int64_t b = 0; b < lanes; b += LANES)
+                v_store(up + i * lanes + b, v_set(bias[i]));
+    if (lanes == 1)
+        forward_single(up, w, below, state_of(t, channel, layer - 1), n, below);
+    else
+        forward_tile(up, lanes, w, below, state_of(t, channel, layer - 1), n, below);
+}
+
+/* down = gamma W^T s_above. */
+static void refresh_down(const tile *t, int64_t channel, int64_t layer, real gamma) {
+    const real *w = t->theta + t->layers[layer + 1].weight;
+    weigh_back(t, piece(t, 3 * channel + DOWN, layer), w, state_of(t, channel, layer + 1), size_of(t, layer),
+               size_of(t, layer + 1), gamma, 0);
+}
+
+/* What is added to `up`: `down` itself, or section `out` = down + lateral + nudge * nudge section. */
+static const real *complete_drive(const tile *t, int64_t channel, int64_t layer, real nudge, int64_t out) {
+    const real *down = piece(t, 3 * channel + DOWN, layer);
+    int lateral = t->layers[layer].lateral >= 0, nudged = nudge != 0 && layer == t->top;
+    real *total = piece(t, out, layer);
+    int64_t n = size_of(t, layer);
+    if (!lateral && !nudged)
+        return down;
+    if (nudged)
+        combine(total, down, nudge, piece(t, NUDGE, layer), elements(t, layer));
+    else
+        copy(total, down, elements(t, layer));
+    if (lateral) /* W is symmetric; read as its transpose, it is fastest for a single sample too */
+        weigh_back(t, total, t->theta + t->layers[layer].lateral, state_of(t, channel, layer), n, n, 1, 1);
+    return total;
+}
+
+/* The softmax readout of a channel: its state in layer L = softmax(W s_top + b). */
+static void read_out(const tile *t, int64_t channel) {
+    refresh_up(t, channel, t->last, 1);
+    softmax_rows(state_of(t, channel, t->last), piece(t, 3 * channel + UP, t->last), size_of(t, t->last), t->lanes);
+}
+
+/* The nudge at beta = 1 from a channel's own output: target - s, or W^T (target - p) below a readout. */
+static void aim(const tile *t, int64_t channel) {
+    real *error = piece(t, NUDGE, t->last);
+    combine(error, target_of(t), -1, state_of(t, channel, t->last), elements(t, t->last));
+    if (t->top < t->last)
+        weigh_back(t, piece(t, NUDGE, t->top), t->theta + t->layers[t->last].weight, error, size_of(t, t->top),
+                   size_of(t, t->last), 1, 0);
+}
+
+/* The first and the last channel that settles. */
+INLINE int64_t first_channel(int form) { return form == RUN_FREE ? FREE : form == RUN_DIFFERENCE ? DIFFERENCE : MEAN; }
+INLINE int64_t last_channel(int form) { return form == RUN_FREE ? FREE : form == RUN_STATE ? PLUS : DIFFERENCE; }
+
+static void refresh(const tile *t, int form, int64_t layer, real gamma, int up, int down) {
+    for (int64_t channel = first_channel(form); channel <= last_channel(form); channel++) {
+        if (up && layer > 1)
+            refresh_up(t, channel, layer, form <= RUN_STATES || channel == MEAN);
+        if (down && layer < t->top)
+            refresh_down(t, channel, layer, gamma);
+    }
+}
+
+INLINE real larger(real a, real b) { return a != a || a > b ? a : b; } /* NaN if either is */
+
+/* Relaxes one layer in every channel that settles; gives back the largest change. */
+static real relax(const tile *t, int form, int64_t layer, real beta, real step, int live) {
+    int neuron = (int)t->layers[layer].neuron;
+    int64_t n = elements(t, layer);
+    real largest = 0;
+    if (form <= RUN_STATES) {
+        for (int64_t channel = first_channel(form); channel <= last_channel(form); channel++) {
+            if (live && layer == t->top) {
+                if (t->top < t->last)
+                    read_out(t, channel);
+                aim(t, channel);
+            }
+            const real *more = complete_drive(t, channel, layer, channel == MINUS ? -beta : beta, DRIVE);
+            real *state = state_of(t, channel, layer);
+            largest = larger(
+                relax_towards(state, piece(t, 3 * channel + UP, layer), more, n, step, neuron), largest);
+        }
+        return largest;
+    }
+    const real *drive = piece(t, 3 * DIFFERENCE + UP, layer), *mean = piece(t, 3 * MEAN + UP, layer);
+    const real *more = complete_drive(t, DIFFERENCE, layer, beta + beta, OTHER_DRIVE);
+    if (form == RUN_MEAN_DIFFERENCE) {
+        const real *rest = complete_drive(t, MEAN, layer, 0, DRIVE);
+        real *whole = piece(t, DRIVE, layer);
+        combine(whole, mean, 1, rest, n);
+        mean = whole;
+        largest = relax_mean(state_of(t, MEAN, layer), mean, drive, more, n, step, neuron);
+    }
+    return larger(relax_difference(state_of(t, DIFFERENCE, layer), mean, drive, more, n, step, neuron), largest);
+}
+
+/* The i-th layer of a step, i = 1..top. */
+static int64_t visited(int order, int64_t i, int64_t top, int form, int forward) {
+    if (order == EQK_EVEN_ODD) { /* the free phase begins at the input's side, the nudged one at the cost's */
+        int64_t first = form == RUN_FREE || top % 2 == 1 ? 1 : 2, count = (top - first) / 2 + 1;
+        return i <= count ? first + 2 * (i - 1) : 3 - first + 2 * (i - 1 - count);
+    }
+    return forward ? i : top + 1 - i;
+}
+
+/* Steps until the residual falls below the tolerance or they run out. The residual is the largest change of a state in
+ * one step; under a nudge it is counted in units of beta. */
+static eqk_report settle(const tile *t, const eqk_schedule *plan, int form, real beta) {
+    int64_t steps = form == RUN_FREE ? plan->free_steps : plan->nudged_steps, taken = 0;
+    real gamma = (real)plan->gamma, step = (real)plan->step, tolerance = (real)plan->tolerance;
+    real unit = 1, residual = 0, early = 0;
+    int live = form != RUN_FREE && plan->nudge == EQK_LIVE;
+    if (form != RUN_FREE)
+        unit /= form == RUN_STATE ? (beta < 0 ? -beta : beta) : beta + beta;
+    while (taken < steps) {
+        real largest = 0;
+        int forward = plan->order == EQK_SWEEP ? (taken % 2 == 0) == (form == RUN_FREE) : 1;
+        /* Synchronous order refreshes every drive before any state moves; the others go layer by layer. */
+        for (int half = 0; half < (plan->order == EQK_SYNCHRONOUS ? 2 : 1); half++)
+            for (int64_t i = 1; i <= t->top; i++) {
+                int64_t layer = visited(plan->order, i, t->top, form, forward);
+                /* Half-sweeps: forward over layers 2..top, backward over top-1..1. The first takes every layer, and so
+                 * does each for a layer with lateral connections, whose own state drives it. */
+                int still = plan->order == EQK_SWEEP && layer == (forward ? 1 : t->top);
+                if (still && taken > 0 && t->layers[layer].lateral < 0)
+                    continue;
+                if (half == 0) {
+                    int sweep = plan->order == EQK_SWEEP;
+                    refresh(t, form, layer, gamma, !sweep || forward, !sweep || !forward);
+                }
+                if (half == 1 || plan->order != EQK_SYNCHRONOUS)
+                    largest = larger(relax(t, form, layer, beta, step, live), largest);
+            }
+        residual = unit * largest;
+        if (2 * taken < steps)
+            early = larger(residual, early);
+        taken++;
+        if (residual < tolerance)
+            break;
+    }
+    return (eqk_report){(double)taken, (double)residual, (double)early};
+}
+
+static void clear(const tile *t, int64_t channel) {
+    memset(piece(t, 3 * channel, 1), 0, (size_t)(3 * t->rows * t->lanes) * sizeof(real));
+}
+
+/* Channels as they are at the start of a nudged phase, from the free state in channel 0. */
+static void set_out(const tile *t, int form) {
+    aim(t, FREE);
+    clear(t, DIFFERENCE);
+    if (form != RUN_DIFFERENCE) {
+        size_t bytes = (size_t)(3 * t->rows * t->lanes) * sizeof(real);
+        memcpy(piece(t, 3 * MEAN, 1), piece(t, 3 * FREE, 1), bytes);
+        if (form == RUN_STATES)
+            memcpy(piece(t, 3 * MINUS, 1), piece(t, 3 * FREE, 1), bytes);
+        return;
+    }
+    for (int64_t layer = 1; layer <= t->last; layer++) {
+        /* The mean drive stays that of the free state: up + down + lateral, kept in the mean channel's `up`. */
+        const real *rest = complete_drive(t, FREE, layer, 0, DRIVE);
+        combine(piece(t, 3 * MEAN + UP, layer), piece(t, 3 * FREE + UP, layer), 1, rest, elements(t, layer));
+    }
+}
+
+/* Leaves in every form the same result: mean m = (s+ + s-)/2 and difference d = (s+ - s-)/(2 beta) of each layer.
+ * A softmax readout, which takes no part in the dynamics, gets the free p and the error target - p. */
+static void finish(const tile *t, int form, real beta) {
+    const real half = (real)0.5;
+    for (int64_t layer = 1; layer <= t->last; layer++) {
+        real *mean = state_of(t, MEAN, layer), *difference = state_of(t, DIFFERENCE, layer);
+        const real *free = state_of(t, FREE, layer);
+        int64_t n = elements(t, layer);
+        if (layer == t->last && layer > t->top) {
+            copy(mean, free, n);
+            combine(difference, target_of(t), -1, free, n); /* a live nudge has moved the nudge section */
+            continue;
+        }
+        for (int64_t i = 0; i < n; i += LANES) {
+            int64_t some = n - i;
+            vec s = v_load_some(free + i, some), m = v_load_some(mean + i, some), d = v_load_some(difference + i, some);
+            if (form == RUN_STATE) {
+                d = v_div(v_sub(m, s), v_set(beta));
+                m = v_mul(v_set(half), v_add(m, s));
+            } else if (form == RUN_STATES) {
+                vec plus = m, minus = d;
+                m = v_mul(v_set(half), v_add(plus, minus));
+                d = v_div(v_mul(v_set(half), v_sub(plus, minus)), v_set(beta));
+            } else {
+                m = form == RUN_DIFFERENCE ? s : m;
+                d = v_mul(d, v_set(half / beta));
+            }
+            v_store_some(mean + i, m, some);
+            v_store_some(difference + i, d, some);
+        }
+    }
+}
+
+/* Puts samples first.. of source (B, n) into rows of a tile; spare lanes repeat the last sample: a repeated sample
+ * settles as its original does, so spare lanes change neither a residual nor an early stop. */
+static void load_rows(real *out, int64_t lanes, const real *source, int64_t first, int64_t count, int64_t n) {
+    if (lanes == 1) {
+        copy(out, source + first * n, n);
+        return;
+    }
+    transpose(out, lanes, source + first * n, n, count, n);
+    for (int64_t i = 0; count < lanes && i < n; i++)
+        for (int64_t b = count; b < lanes; b++)
+            out[i * lanes + b] = out[i * lanes + count - 1];
+}
+
+/* Writes a section's layers 1..L as blocks (B, n_l) of `out`, one after the other. */
+static void store_rows(const tile *t, int64_t section, real *out, int64_t batch, int64_t first, int64_t count) {
+    for (int64_t layer = 1; layer <= t->last; layer++) {
+        int64_t n = size_of(t, layer);
+        real *place = out + batch * t->layers[layer].row + first * n;
+        if (t->lanes == 1)
+            copy(place, piece(t, section, layer), n);
+        else
+            transpose(place, n, piece(t, section, layer), t->lanes, n, count);
+    }
+}
+
+static void load_target(const tile *t, const JOB *job, int64_t first, int64_t count) {
+    int64_t n = size_of(t, t->last), lanes = t->lanes;
+    real *target = target_of(t);
+    if (job->target) {
+        load_rows(target, lanes, job->target, first, count, n);
+        return;
+    }
+    memset(target, 0, (size_t)(n * lanes) * sizeof *target);
+    for (int64_t b = 0; b < lanes; b++)
+        target[job->labels[first + (b < count ? b : count - 1)] * lanes + b] = 1;
+}
+
+/* The tile `index` of a job, whose memory begins at a line of cache. */
+static tile tile_at(const JOB *job, int64_t index) {
+    int64_t left = job->batch - index * WIDTH, samples = left < WIDTH ? left : WIDTH, last = job->count - 1;
+    real *begin = (real *)(((uintptr_t)job->work + 63) / 64 * 64);
+    tile t = {job->layers, last, job->layers[last].neuron == EQK_SOFTMAX ? last - 1 : last, job->parameters,
+              begin + index * tile_size(job->layers, job->count, WIDTH), lanes_for(samples),
+              section_rows(job->layers, job->count)};
+    return t;
+}
+
+static void free_phase(const JOB *job, int64_t index) {
+    tile t = tile_at(job, index);
+    int64_t first = index * WIDTH, count = job->batch - first < WIDTH ? job->batch - first : WIDTH;
+    load_rows(t.memory, t.lanes, job->x, first, count, size_of(&t, 0));
+    clear(&t, FREE);
+    refresh_up(&t, FREE, 1, 1);
+    job->report[index] = settle(&t, &job->schedule, RUN_FREE, 0);
+    if (t.top < t.last)
+        read_out(&t, FREE);
+    store_rows(&t, 3 * FREE + STATE, job->state, job->batch, first, count);
+}
+
+/* The nudged phase of a tile whose free phase is done. */
+static void nudged_phase(const JOB *job, int64_t index) {
+    tile t = tile_at(job, index);
+    int64_t first = index * WIDTH, count = job->batch - first < WIDTH ? job->batch - first : WIDTH;
+    int64_t tiles = (job->batch + WIDTH - 1) / WIDTH;
+    load_target(&t, job, first, count);
+    set_out(&t, job->schedule.form);
+    job->report[tiles + index] = settle(&t, &job->schedule, job->schedule.form, (real)job->beta);
+    finish(&t, job->schedule.form, (real)job->beta);
+    store_rows(&t, 3 * MEAN + STATE, job->mean, job->batch, first, count);
+    store_rows(&t, 3 * DIFFERENCE + STATE, job->difference, job->batch, first, count);
+}

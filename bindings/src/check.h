@@ -1,0 +1,36 @@
+/* What the ABI checks before a kernel runs. */
+#ifndef CHECK_H
+#define CHECK_H
+#include "table.h"
+
+#if defined(__x86_64__) && defined(__GNUC__)
+#define EQK_HAS_X86 1
+#else
+#define EQK_HAS_X86 0
+#endif
+
+/* Products of sizes stay far below what a pointer can address: each is at most MOST, and so is what they make. */
+#define MOST ((int64_t)1 << 40)
+
+static inline int fits(int64_t a, int64_t b) { return a > 0 && b > 0 && a <= MOST && b <= MOST / a; }
+static inline int fits3(int64_t a, int64_t b, int64_t c) { return fits(a, b) && fits(a * b, c); }
+
+/* Fails with `status` unless `condition` holds. */
+#define REQUIRE(condition, status) \
+    do { \
+        if (!(condition)) \
+            return status; \
+    } while (0)
+
+/* A pointer to numbers of `type`. */
+#define POINTER(p, type) \
+    do { \
+        if (!(p)) \
+            return EQK_NULL_POINTER; \
+        if ((uintptr_t)(p) % sizeof(type)) \
+            return EQK_MISALIGNED; \
+    } while (0)
+
+static inline int between(double x, double low, double high) { return x > low && x <= high; } /* false for NaN */
+
+#endif

@@ -1,0 +1,34 @@
+/* What both types share: versions, names, and which variant runs. */
+#include "check.h"
+
+int eqk_abi_version(void) { return EQK_ABI_VERSION; }
+
+const char *eqk_status_text(int status) {
+    static const char *const texts[] = {
+        "done",
+        "a pointer that is needed is NULL",
+        "a size is not positive, or too large",
+        "a code or constant is outside its range",
+        "the working memory is too small",
+        "a pointer is not aligned as its type must be",
+        "this processor or this build cannot run the variant",
+        "the caller was compiled with another version of eqkernel.h",
+        "the states left the finite numbers",
+    };
+    return status >= 0 && status <= EQK_DIVERGED ? texts[status] : "no status of eqkernel";
+}
+
+const char *eqk_variant_name(int variant) {
+    static const char *const names[] = {"auto", "scalar", "avx2", "avx512"};
+    return variant >= 0 && variant <= EQK_AVX512 ? names[variant] : "no variant of eqkernel";
+}
+
+int eqk_best_variant(void) {
+#if EQK_HAS_X86
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq"))
+        return EQK_AVX512;
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+        return EQK_AVX2;
+#endif
+    return EQK_SCALAR;
+}

@@ -1,0 +1,241 @@
+/* Matrix products from blocks of sums in registers, in the shapes that the kernels need.
+ *
+ * backward  C = alpha A B (+ C), each sum one chain over k in order. A is read one number at a time, at any strides; B
+ *           and C a vector of columns at a time.
+ * forward   out += W s, with W (rows, depth) as it lies in memory. k is divided into blocks (chain_block), and a block
+ *           into CHAINS interleaved partial sums, k mod CHAINS, which are added one after the other: the vectors of
+ *           a single sample run along k, and the vectors of a tile across its samples, to the same bits.
+ */
+
+/* -- backward ------------------------------------------------------------------------------------------------------ */
+
+/* sum[i][v] += sum_k a[i a_row + k a_step] b[k b_row + v LANES ...]; `some` is how many columns the last vector has. */
+INLINE void accumulate(const int rows, const int vectors, vec sum[][8], const real *a, ptrdiff_t a_row, ptrdiff_t a_step,
+                       const real *b, ptrdiff_t b_row, int64_t depth, const int partial, int64_t some) {
+    for (int64_t k = 0; k < depth; k++) {
+        vec column[8];
+        UNROLL for (int v = 0; v < vectors; v++)
+            column[v] = partial ? v_load_first(b + k * b_row, (int)some) : v_load(b + k * b_row + v * LANES);
+        UNROLL for (int i = 0; i < rows; i++) {
+            vec weight = v_set(a[i * a_row + k * a_step]);
+            UNROLL for (int v = 0; v < vectors; v++)
+                sum[i][v] = v_fma(weight, column[v], sum[i][v]);
+        }
+    }
+}
+
+INLINE void clear_sums(const int rows, const int vectors, vec sum[][8]) {
+    UNROLL for (int i = 0; i < rows; i++)
+        UNROLL for (int v = 0; v < vectors; v++)
+            sum[i][v] = v_set(0);
+}
+
+INLINE void block(const int rows, const int vectors, real *c, ptrdiff_t c_row, const real *a, ptrdiff_t a_row,
+                  ptrdiff_t a_step, const real *b, ptrdiff_t b_row, int64_t depth, real alpha, int keep,
+                  const int partial, int64_t some) {
+    vec sum[BLOCK_A][8], gain = v_set(alpha);
+    clear_sums(rows, vectors, sum);
+    accumulate(rows, vectors, sum, a, a_row, a_step, b, b_row, depth, partial, some);
+    UNROLL for (int i = 0; i < rows; i++)
+        UNROLL for (int v = 0; v < vectors; v++) {
+            real *place = c + i * c_row + v * LANES;
+            vec old = !keep ? v_set(0) : partial ? v_load_first(place, (int)some) : v_load(place);
+            vec total = keep ? v_fma(gain, sum[i][v], old) : v_mul(gain, sum[i][v]);
+            if (partial)
+                v_store_first(place, total, (int)some);
+            else
+                v_store(place, total);
+        }
+}
+
+#define BLOCK(rows, vectors, partial, some) \
+    block(rows, vectors, c + i * c_row, c_row, a + i * a_row, a_row, a_step, b, b_row, depth, alpha, keep, partial, some)
+#define COLUMN(name, vectors, partial) \
+    NOINLINE void name(real *restrict c, ptrdiff_t c_row, const real *restrict a, ptrdiff_t a_row, ptrdiff_t a_step, \
+                       const real *restrict b, ptrdiff_t b_row, int64_t rows, int64_t depth, real alpha, int keep, \
+                       int64_t some) { \
+        (void)some; \
+        int64_t i = 0; \
+        for (; rows - i >= BLOCK_A; i += BLOCK_A) \
+            BLOCK(BLOCK_A, vectors, partial, some); \
+        for (; rows - i >= BLOCK_B; i += BLOCK_B) \
+            BLOCK(BLOCK_B, vectors, partial, some); \
+        for (; rows - i >= BLOCK_C; i += BLOCK_C) \
+            BLOCK(BLOCK_C, vectors, partial, some); \
+        for (; i < rows; i++) \
+            BLOCK(1, vectors, partial, some); \
+    }
+COLUMN(column_of_two, 2, 0)
+COLUMN(column_of_one, 1, 0)
+COLUMN(column_of_some, 1, 1)
+
+/* C (rows, columns) = alpha A B (+ C if keep), A[i, k] = a[i a_row + k a_step]; C overlaps neither A nor B. */
+NOINLINE void backward(real *restrict c, ptrdiff_t c_row, const real *restrict a, ptrdiff_t a_row, ptrdiff_t a_step,
+                       const real *restrict b, ptrdiff_t b_row, int64_t rows, int64_t depth, int64_t columns, real alpha,
+                       int keep) {
+    while (rows == 1 && columns >= 8 * LANES) {
+        block(1, 8, c, c_row, a, a_row, a_step, b, b_row, depth, alpha, keep, 0, 0);
+        c += 8 * LANES, b += 8 * LANES, columns -= 8 * LANES;
+    }
+    while (columns > 0) {
+        int64_t width = columns >= 2 * LANES ? 2 * LANES : columns >= LANES ? LANES : columns;
+        if (width == 2 * LANES)
+            column_of_two(c, c_row, a, a_row, a_step, b, b_row, rows, depth, alpha, keep, 0);
+        else if (width == LANES)
+            column_of_one(c, c_row, a, a_row, a_step, b, b_row, rows, depth, alpha, keep, 0);
+        else
+            column_of_some(c, c_row, a, a_row, a_step, b, b_row, rows, depth, alpha, keep, width);
+        c += width, b += width, columns -= width;
+    }
+}
+
+/* -- forward ------------------------------------------------------------------------------------------------------- */
+
+/* Blocks of up to 32 steps of CHAINS: long enough to pay for adding the chains up, short enough for the first cache. */
+INLINE int64_t chain_blocks(int64_t depth) { return depth < CHAINS ? 1 : (depth / CHAINS + 31) / 32; }
+
+INLINE int64_t chain_block(int64_t depth, int64_t index, int64_t blocks) { /* where block `index` begins */
+    return index == blocks ? depth : depth / CHAINS * index / blocks * CHAINS;
+}
+
+INLINE void forward_block(const int rows, const int vectors, real *out, ptrdiff_t lanes, const real *w, ptrdiff_t w_row,
+                          const real *s, int64_t depth) {
+    vec total[FORWARD_A][2];
+    int64_t blocks = chain_blocks(depth);
+    UNROLL for (int i = 0; i < rows; i++)
+        UNROLL for (int v = 0; v < vectors; v++)
+            total[i][v] = v_set(0);
+    for (int64_t index = 0; index < blocks; index++) {
+        int64_t begin = chain_block(depth, index, blocks), end = chain_block(depth, index + 1, blocks);
+        int64_t chains = end - begin < CHAINS ? end - begin : CHAINS;
+        for (int64_t first = begin; first < begin + chains; first++) {
+            vec chain[FORWARD_A][2];
+            UNROLL for (int i = 0; i < rows; i++)
+                UNROLL for (int v = 0; v < vectors; v++)
+                    chain[i][v] = v_set(0);
+            for (int64_t k = first; k < end; k += CHAINS) {
+                vec column[2];
+                UNROLL for (int v = 0; v < vectors; v++)
+                    column[v] = v_load(s + k * lanes + v * LANES);
+                UNROLL for (int i = 0; i < rows; i++) {
+                    vec weight = v_set(w[i * w_row + k]);
+                    UNROLL for (int v = 0; v < vectors; v++)
+                        chain[i][v] = v_fma(weight, column[v], chain[i][v]);
+                }
+            }
+            UNROLL for (int i = 0; i < rows; i++)
+                UNROLL for (int v = 0; v < vectors; v++)
+                    total[i][v] = v_add(total[i][v], chain[i][v]);
+        }
+    }
+    UNROLL for (int i = 0; i < rows; i++)
+        UNROLL for (int v = 0; v < vectors; v++) {
+            real *place = out + i * lanes + v * LANES;
+            v_store(place, v_add(v_load(place), total[i][v]));
+        }
+}
+
+#define FORWARD(name, vectors) \
+    NOINLINE void name(real *restrict out, ptrdiff_t lanes, const real *restrict w, ptrdiff_t w_row, \
+                       const real *restrict s, int64_t rows, int64_t depth) { \
+        int64_t i = 0; \
+        for (; rows - i >= FORWARD_A; i += FORWARD_A) \
+            forward_block(FORWARD_A, vectors, out + i * lanes, lanes, w + i * w_row, w_row, s, depth); \
+        for (; rows - i >= FORWARD_B; i += FORWARD_B) \
+            forward_block(FORWARD_B, vectors, out + i * lanes, lanes, w + i * w_row, w_row, s, depth); \
+        for (; i < rows; i++) \
+            forward_block(1, vectors, out + i * lanes, lanes, w + i * w_row, w_row, s, depth); \
+    }
+FORWARD(forward_two, 2)
+FORWARD(forward_one, 1)
+
+/* out (rows, lanes) += W s for a tile s (depth, lanes), lanes a multiple of LANES. */
+INLINE void forward_tile(real *restrict out, ptrdiff_t lanes, const real *restrict w, ptrdiff_t w_row,
+                         const real *restrict s, int64_t rows, int64_t depth) {
+    ptrdiff_t at = 0;
+    for (; lanes - at >= 2 * LANES; at += 2 * LANES)
+        forward_two(out + at, lanes, w, w_row, s + at, rows, depth);
+    if (at < lanes)
+        forward_one(out + at, lanes, w, w_row, s + at, rows, depth);
+}
+
+enum { PARTS = CHAINS / LANES }; /* vectors that hold one row's chains */
+
+/* The chains of `rows` rows over k = begin..end - 1. */
+INLINE void dot_rows(const int rows, vec chains[][PARTS], const real *w, ptrdiff_t w_row, const real *s, int64_t begin,
+                     int64_t end) {
+    vec sum[8][PARTS];
+    int64_t k = begin;
+    UNROLL for (int i = 0; i < rows; i++)
+        UNROLL for (int p = 0; p < PARTS; p++)
+            sum[i][p] = v_set(0);
+    for (; k + CHAINS <= end; k += CHAINS)
+        UNROLL for (int p = 0; p < PARTS; p++) {
+            vec x = v_load(s + k + p * LANES);
+            UNROLL for (int i = 0; i < rows; i++)
+                sum[i][p] = v_fma(v_load(w + i * w_row + k + p * LANES), x, sum[i][p]);
+        }
+    UNROLL for (int p = 0; p < PARTS; p++)
+        if (k + p * LANES < end) {
+            int64_t some = end - k - p * LANES;
+            vec x = v_load_some(s + k + p * LANES, some);
+            UNROLL for (int i = 0; i < rows; i++)
+                sum[i][p] = v_fma(v_load_some(w + i * w_row + k + p * LANES, some), x, sum[i][p]);
+        }
+    UNROLL for (int i = 0; i < rows; i++)
+        UNROLL for (int p = 0; p < PARTS; p++)
+            chains[i][p] = sum[i][p];
+}
+
+/* out (rows) += W s for a single sample s (depth): forward_tile to the same bits. */
+NOINLINE void forward_single(real *restrict out, const real *restrict w, ptrdiff_t w_row, const real *restrict s,
+                             int64_t rows, int64_t depth) {
+    int64_t blocks = chain_blocks(depth);
+    for (int64_t i = 0; i < rows; i += LANES) {
+        int64_t count = rows - i < LANES ? rows - i : LANES;
+        vec total = v_set(0);
+        for (int64_t index = 0; index < blocks; index++) {
+            int64_t begin = chain_block(depth, index, blocks), end = chain_block(depth, index + 1, blocks), r = 0;
+            vec chains[LANES][PARTS];
+            const real *row = w + i * w_row;
+            for (; count - r >= DOT_ROWS; r += DOT_ROWS)
+                dot_rows(DOT_ROWS, chains + r, row + r * w_row, w_row, s, begin, end);
+            for (; count - r >= 2; r += 2)
+                dot_rows(2, chains + r, row + r * w_row, w_row, s, begin, end);
+            for (; r < count; r++)
+                dot_rows(1, chains + r, row + r * w_row, w_row, s, begin, end);
+            for (; r < LANES; r++)
+                UNROLL for (int p = 0; p < PARTS; p++)
+                    chains[r][p] = v_set(0);
+            UNROLL for (int p = 0; p < PARTS; p++) { /* lanes become rows, and the chains add up */
+                vec lane[LANES];
+                UNROLL for (int j = 0; j < LANES; j++)
+                    lane[j] = chains[j][p];
+                v_transpose(lane);
+                UNROLL for (int j = 0; j < LANES; j++)
+                    total = v_add(total, lane[j]);
+            }
+        }
+        v_store_some(out + i, v_add(v_load_some(out + i, count), total), count);
+    }
+}
+
+/* -- between samples-first and features-first ---------------------------------------------------------------------- */
+
+/* out[j, i] = source[i, j] for i < rows, j < columns. */
+NOINLINE void transpose(real *restrict out, ptrdiff_t out_row, const real *restrict source, ptrdiff_t source_row,
+                        int64_t rows, int64_t columns) {
+    int64_t whole_rows = rows / LANES * LANES, whole_columns = columns / LANES * LANES;
+    for (int64_t i = 0; i < whole_rows; i += LANES)
+        for (int64_t j = 0; j < whole_columns; j += LANES) {
+            vec square[LANES];
+            UNROLL for (int r = 0; r < LANES; r++)
+                square[r] = v_load(source + (i + r) * source_row + j);
+            v_transpose(square);
+            UNROLL for (int r = 0; r < LANES; r++)
+                v_store(out + (j + r) * out_row + i, square[r]);
+        }
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t j = i < whole_rows ? whole_columns : 0; j < columns; j++)
+            out[j * out_row + i] = source[i * source_row + j];
+}

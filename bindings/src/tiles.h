@@ -1,0 +1,61 @@
+/* Where everything of a tile of samples lies.
+ *
+ * A tile is a single sample, or CHAINS or 2 CHAINS of them (64 or 128 bytes). It is stored features first, element
+ * (i, b) of a layer at row i, lane b, and goes through all steps of a phase without leaving the cache. In one piece of
+ * memory, every layer beginning on a row that is a multiple of CHAINS:
+ *
+ *     x            n_0 rows            the clamped input
+ *     channel 0    state, up, down     the free phase: s, W s_below + b, gamma W^T s_above, of layers 1..L
+ *     channel 1    state, up, down     the mean of the two nudged states, or the + state
+ *     channel 2    state, up, down     their difference, or the - state
+ *     drive        two sections        drives being put together: down + lateral + nudge
+ *     nudge        one section         on the top layer, the nudge at beta = 1
+ *     target       n_L rows
+ */
+enum { STATE, UP, DOWN, DRIVE = 9, OTHER_DRIVE, NUDGE, SECTIONS };
+enum { FREE, MEAN, DIFFERENCE, PLUS = MEAN, MINUS = DIFFERENCE };
+enum { RUN_FREE, RUN_STATE, RUN_STATES, RUN_DIFFERENCE, RUN_MEAN_DIFFERENCE }; /* 1..4 are those of eqk_form */
+
+/* One tile of one network, while its phases run. */
+typedef struct {
+    const eqk_layer *layers;
+    int64_t last, top; /* layers L, and the one that the cost nudges: L, or L - 1 below a softmax readout */
+    const real *theta;
+    real *memory;
+    int64_t lanes, rows; /* rows of one section */
+} tile;
+
+INLINE int64_t rounded(int64_t n) { return (n + CHAINS - 1) / CHAINS * CHAINS; }
+
+INLINE int64_t section_rows(const eqk_layer *layers, int64_t count) {
+    int64_t rows = 0;
+    for (int64_t l = 1; l < count; l++)
+        rows += rounded(layers[l].size);
+    return rows;
+}
+
+/* How wide a tile of `samples` samples is: one lane, one vector of 64 bytes, or two. */
+INLINE int64_t lanes_for(int64_t samples) { return samples == 1 ? 1 : samples <= CHAINS ? CHAINS : WIDTH; }
+
+/* Numbers that a tile of `samples` samples takes: a multiple of a line of cache. */
+INLINE int64_t tile_size(const eqk_layer *layers, int64_t count, int64_t samples) {
+    int64_t rows = rounded(layers[0].size) + SECTIONS * section_rows(layers, count) + rounded(layers[count - 1].size);
+    return rows * lanes_for(samples);
+}
+
+INLINE int64_t size_of(const tile *t, int64_t layer) { return t->layers[layer].size; }
+INLINE int64_t elements(const tile *t, int64_t layer) { return t->layers[layer].size * t->lanes; }
+
+/* A layer's part of a section; section 3 channel + STATE, UP or DOWN, or one of DRIVE, OTHER_DRIVE, NUDGE. */
+INLINE real *piece(const tile *t, int64_t section, int64_t layer) {
+    int64_t row = rounded(t->layers[0].size) + section * t->rows;
+    for (int64_t l = 1; l < layer; l++)
+        row += rounded(t->layers[l].size);
+    return t->memory + row * t->lanes;
+}
+
+INLINE real *target_of(const tile *t) { return piece(t, SECTIONS, 1); }
+
+INLINE real *state_of(const tile *t, int64_t channel, int64_t layer) {
+    return layer ? piece(t, 3 * channel + STATE, layer) : t->memory;
+}

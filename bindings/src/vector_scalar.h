@@ -1,0 +1,45 @@
+/* A vector of one lane: plain C99, and the meaning of every operation. */
+#define LANES 1
+typedef real vec;
+
+#if REAL_BITS == 32
+typedef int32_t whole;
+#define MATH(name) name##f
+#else
+typedef int64_t whole;
+#define MATH(name) name
+#endif
+
+INLINE vec v_set(real x) { return x; }
+INLINE vec v_load(const real *p) { return *p; }
+INLINE void v_store(real *p, vec a) { *p = a; }
+INLINE vec v_load_first(const real *p, int n) { return n ? *p : 0; } /* the first n lanes, then zeros */
+INLINE void v_store_first(real *p, vec a, int n) {
+    if (n)
+        *p = a;
+}
+INLINE vec v_add(vec a, vec b) { return a + b; }
+INLINE vec v_sub(vec a, vec b) { return a - b; }
+INLINE vec v_mul(vec a, vec b) { return a * b; }
+INLINE vec v_div(vec a, vec b) { return a / b; }
+INLINE vec v_fma(vec a, vec b, vec c) { return MATH(fma)(a, b, c); } /* a b + c, rounded once */
+INLINE vec v_fnma(vec a, vec b, vec c) { return MATH(fma)(-a, b, c); }
+INLINE vec v_sqrt(vec a) { return MATH(sqrt)(a); }
+INLINE vec v_max(vec a, vec b) { return a > b ? a : b; } /* b if either is NaN */
+INLINE vec v_min(vec a, vec b) { return a < b ? a : b; }
+INLINE vec v_abs(vec a) { return MATH(fabs)(a); }
+INLINE vec v_flip(vec a, vec sign) { return signbit(sign) ? -a : a; } /* -a where `sign` is negative */
+INLINE vec v_keep_first(vec a, int n) { return n ? a : 0; } /* the first n lanes, then zeros */
+INLINE real v_largest(vec a) { return a; }                  /* of lanes that are not NaN */
+INLINE real v_poison(vec a) { return a; }                   /* of lanes 0 or NaN: NaN if any is */
+INLINE void v_transpose(vec *rows) { (void)rows; }
+INLINE vec v_bits_scaled(vec a, real factor, real offset) { /* the bits of a >= 0, as a number, f times + offset, as bits */
+    whole bits;
+    memcpy(&bits, &a, sizeof a);
+    bits = (whole)MATH(fma)((real)bits, factor, offset);
+    memcpy(&a, &bits, sizeof a);
+    return a;
+}
+
+/* Rows of the blocks of sums that fit the registers, largest first (gemm.h). */
+enum { BLOCK_A = 4, BLOCK_B = 4, BLOCK_C = 2, FORWARD_A = 2, FORWARD_B = 2, DOT_ROWS = 1 };
