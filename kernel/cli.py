@@ -202,10 +202,14 @@ def predict(
     place: Path | None,
     backend: str,
 ) -> None:
-    """Read the network in WEIGHTS, and test it on DATASET or say what it sees in each --image."""
+    """Read the network in WEIGHTS, and test it on DATASET or say what it sees in each --image.
+
+    WEIGHTS is a file, or "pretrained" for the cortex-conv that comes with eqkernel.
+    """
     if not dataset and not images:
         raise EqkernelError(f"nothing to predict: add a data set ({', '.join(TASKS)}) or --image FILE")
-    console, net = Console(), Network.load(weights, backend)
+    console, shipped = Console(), str(weights) == "pretrained" and not weights.exists()
+    net = models.cortex_conv(pretrained=True, backend=backend) if shipped else Network.load(weights, backend)
     names = TASKS[dataset].labels if dataset else tuple(map(str, range(net.sizes[-1])))
     if dataset:
         _, _, x, y = TASKS[dataset].load(place)

@@ -1,6 +1,8 @@
 """The networks of convolutions by name, and their training on the command line."""
 
+import os
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from PIL import Image
 import eqkernel as eq
 from eqkernel import cli, cli_conv, models
 from eqkernel.conv_figures import difference_maps
+from eqkernel.data import load_mnist
 
 
 def count(net):
@@ -63,7 +66,7 @@ def test_a_coupling_of_convolutions_is_refused():
 
 def test_the_few_steps_of_the_cortex_schedule_are_enough():
     """At first weights, against the same network settled: the cosine is above .999, in every block above .99."""
-    net = models.cortex_conv(dtype="float64")
+    net = models.cortex_conv(dtype="float64", backend="reference")
     rng = np.random.default_rng(0)
     x, y = (rng.random((8, 28, 28)) * (rng.random((8, 28, 28)) < 0.2)).reshape(8, 784), np.arange(8)
     settled = net.schedule.but(free_steps=200, nudged_steps=200, tolerance=1e-9, early_stop=True)
@@ -149,7 +152,7 @@ def test_a_network_of_another_shape_is_no_start(bars, tmp_path):
 
 
 def test_difference_maps_are_the_norms_over_channels():
-    net = models.cortex_conv(dtype="float64")
+    net = models.cortex_conv(dtype="float64", backend="reference")
     x, y = np.random.default_rng(0).random((3, 784)), np.array([1, 2, 3])
     maps = difference_maps(net, x, y, 0.2)
     nudged = eq.nudged_phase(net, eq.free_phase(net, x), y, 0.2)
@@ -157,3 +160,43 @@ def test_difference_maps_are_the_norms_over_channels():
     channels = nudged.difference[1].reshape(3, 14, 14, 16)
     np.testing.assert_allclose(maps["layer 1"] ** 2, (channels**2).sum(axis=-1))
     np.testing.assert_array_equal(maps["layer 3"][:, 0], nudged.difference[3])
+
+
+# -- shipped weights -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def mnist():
+    """The test images, where MNIST lies in $EQKERNEL_DATA."""
+    folder = os.environ.get("EQKERNEL_DATA")
+    if not folder:
+        pytest.skip("MNIST is looked for in $EQKERNEL_DATA, which is not set")
+    try:
+        return load_mnist(folder)[2:]
+    except eq.EqkernelError as error:
+        pytest.skip(f"no MNIST: {error}")
+
+
+def test_the_shipped_weights_are_small_and_whole():
+    net = models.cortex_conv(pretrained=True)
+    assert count(net) == 34_106 and net.schedule == models.CORTEX
+    folder = Path(eq.__file__).parent / "weights"
+    assert sum(path.stat().st_size for path in folder.iterdir()) <= 200_000
+
+
+def test_the_shipped_weights_read_mnist(mnist):
+    """All 10,000 test images, none of which they learned from."""
+    x, y = mnist
+    accuracy = (eq.predict(models.cortex_conv(pretrained=True), x) == y).mean()
+    assert len(y) == 10_000 and accuracy >= 0.989, accuracy
+
+
+def test_predict_and_train_take_the_shipped_weights(bars, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    image = np.zeros((28, 28))
+    image[4:24, 13:15] = 1
+    np.save("one.npy", image)
+    result = run("predict", "pretrained", "--image", "one.npy")
+    assert result.exit_code == 0 and result.stdout.startswith("one.npy: 1 ("), result.output
+    result = run("train", "cortex-conv", "--from", "pretrained", "--epochs", 1, "--batch", 40, "--out", "more")
+    assert result.exit_code == 0, result.output

@@ -25,7 +25,7 @@ BINDINGS = {
 }
 MODULES = {
     path.relative_to(ROOT / "kernel").as_posix()
-    for kind in ("*.py", "*.cu", "*.cuh")
+    for kind in ("*.py", "*.cu", "*.cuh", "*.safetensors")
     for path in (ROOT / "kernel").rglob(kind)
 }
 
