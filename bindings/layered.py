@@ -10,31 +10,13 @@ from numpy.typing import NDArray
 
 from ..cpu import layered
 from ..cpu.compile import get_threads, spread
-from ..neurons import find_neuron
 from ..schedules import FORMS, NUDGES, ORDERS, Schedule
 from .library import POINTER, SUFFIX, check, ffi, functions, lib, variant
 
 if TYPE_CHECKING:
     from ..network import Network
 
-LAYER = np.dtype([(name, np.int64) for name in ("size", "weight", "bias", "lateral", "neuron", "row")])  # eqk_layer
 Settled = tuple[int, float, float]
-
-
-def layers_of(network: Network) -> NDArray | None:
-    """The layers as the library takes them; None where one is not driven by the one below it and perhaps itself."""
-    if network.cost.on_rate or any(layer.adaptation or len(layer.shape) > 1 for layer in network.layers):
-        return None
-    layers = np.full(len(network.layers), -1, LAYER)
-    layers["size"], layers["row"] = network.sizes, np.cumsum([0, 0, *network.sizes[1:-1]])
-    layers["neuron"] = [find_neuron(layer.neuron).code for layer in network.layers]
-    column = {"dense": "weight", "bias": "bias", "lateral": "lateral"}
-    for connection, at in zip(network.connections, network.offsets, strict=True):
-        pre = connection.pre if connection.pre is not None else connection.post - 1
-        if connection.stem not in column or not connection.post - 1 <= pre <= connection.post:
-            return None
-        layers[column[connection.stem]][connection.post] = at
-    return layers if min(layers["weight"][1:].min(), layers["bias"][1:].min()) >= 0 else None
 
 
 class Workspace(layered.Workspace):

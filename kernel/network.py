@@ -191,6 +191,15 @@ class Network:
         """Write topology, schedule and parameters to a safetensors file, whole or not at all."""
         weightfile.save_network(self, path)
 
+    def export_c(self, path: str | PathLike[str]) -> None:
+        """Write the network as a C header for the C library (docs/c.md), whole or not at all.
+
+        EqkernelError for a topology that the library does not settle, or a path that cannot be written.
+        """
+        from .bindings.export import export_c
+
+        export_c(self, path)
+
     @classmethod
     def load(cls, path: str | PathLike[str], backend: str = "auto") -> Network:
         """Read a network that `save` wrote; EqkernelError for a file that is missing, cut short or foreign."""

@@ -4,7 +4,10 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+import eqkernel as eq
 
 ROOT = Path(__file__).parent.parent / "bindings"
 CC = shutil.which("cc")
@@ -31,3 +34,55 @@ def test_the_example_compiles_strictly_and_learns(flags, tmp_path):
     done = subprocess.run([program], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "4 of 4 right" in done.stdout and not done.stderr
+
+
+SETTLE = """#include <stdio.h>
+#include "net.h"
+static const float X[] = {%s};
+int main(void) {
+    static float state[%d];
+    static double work[1 << 16];
+    eqk_report report[2];
+    eqk_job_f32 job = {0};
+    job.version = EQK_ABI_VERSION;
+    job.layers = NET_LAYERS;
+    job.count = NET_COUNT;
+    job.parameters = NET_PARAMETERS;
+    job.parameter_count = NET_PARAMETER_COUNT;
+    job.schedule = NET_SCHEDULE;
+    job.batch = %d;
+    job.x = X;
+    job.state = state;
+    job.report = report;
+    job.work = work;
+    job.work_size = sizeof work;
+    if (eqk_free_phase_f32(&job, 0, eqk_tiles_f32(job.batch)) != EQK_OK)
+        return 1;
+    for (int i = 0; i < %d; i++)
+        printf("%%.9g\\n", state[i]);
+    return 0;
+}
+"""
+
+
+def test_an_exported_network_settles_in_c_as_it_does_here(tmp_path):
+    net = eq.Network.recurrent(7, 9, 5, 3, schedule="converged", seed=3)
+    x = np.random.default_rng(0).random((4, 7)).astype(np.float32)
+    net.export_c(tmp_path / "net.h")
+    literals = ", ".join(f"{v:.9g}f" if "." in f"{v:.9g}" else f"{v:.9g}.0f" for v in x.ravel())
+    (tmp_path / "settle.c").write_text(SETTLE % (literals, 4 * 17, 4, 4 * 17))
+    command = [CC, *STRICT, "-O1", f"-I{tmp_path}", tmp_path / "settle.c", *sorted((ROOT / "src").glob("*.c"))]
+    built = subprocess.run([*command, "-lm", "-o", tmp_path / "settle"], capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr
+    done = subprocess.run([tmp_path / "settle"], capture_output=True, text=True, check=True)
+    found = np.array(done.stdout.split(), float)
+    expected = np.concatenate([s.ravel() for s in eq.free_phase(net, x).state[1:]])
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_a_network_that_the_library_does_not_settle_is_not_exported(tmp_path):
+    layers = [eq.Layer((4, 4, 1)), eq.Layer((4, 4, 2)), eq.Layer(3, "softmax")]
+    net = eq.Network(layers, [eq.Conv(0, 1, 3, 1, 1), eq.Bias(1), eq.Dense(1, 2), eq.Bias(2)])
+    with pytest.raises(eq.EqkernelError, match="dense layers in a chain"):
+        net.export_c(tmp_path / "net.h")
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,68 @@
+"""A trained network as C: its layers, schedule and parameters in one header that `eqkernel.h` understands."""
+
+from __future__ import annotations
+
+from os import PathLike
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import EqkernelError
+from ..neurons import find_neuron
+from ..schedules import FORMS, NUDGES, ORDERS
+from ..weightfile import replacing
+
+if TYPE_CHECKING:
+    from ..network import Network
+
+LAYER = np.dtype([(name, np.int64) for name in ("size", "weight", "bias", "lateral", "neuron", "row")])  # eqk_layer
+
+
+def layers_of(network: Network) -> NDArray | None:
+    """The layers as the library takes them; None where one is not driven by the one below it and perhaps itself."""
+    if network.cost.on_rate or any(layer.adaptation or len(layer.shape) > 1 for layer in network.layers):
+        return None
+    layers = np.full(len(network.layers), -1, LAYER)
+    layers["size"], layers["row"] = network.sizes, np.cumsum([0, 0, *network.sizes[1:-1]])
+    layers["neuron"] = [find_neuron(layer.neuron).code for layer in network.layers]
+    column = {"dense": "weight", "bias": "bias", "lateral": "lateral"}
+    for connection, at in zip(network.connections, network.offsets, strict=True):
+        pre = connection.pre if connection.pre is not None else connection.post - 1
+        if connection.stem not in column or not connection.post - 1 <= pre <= connection.post:
+            return None
+        layers[column[connection.stem]][connection.post] = at
+    return layers if min(layers["weight"][1:].min(), layers["bias"][1:].min()) >= 0 else None
+
+
+def export_c(network: Network, path: str | PathLike[str]) -> None:
+    """Write `network` as a C header: NET_LAYERS, NET_COUNT, NET_PARAMETERS, NET_PARAMETER_COUNT, NET_SCHEDULE.
+
+    Numbers are written in full precision. EqkernelError for a network that the C library does not settle.
+    """
+    layers = layers_of(network)
+    if layers is None:
+        raise EqkernelError("the C library settles dense layers in a chain, with bias and lateral connections, only")
+    s, real = network.schedule, "float" if network.dtype == np.float32 else "double"
+    tolerance = s.tolerance if s.early_stop and s.tolerance else 0.0
+    digits, end = (9, "f") if real == "float" else (17, "")
+    values = [f"{value:.{digits}g}" for value in network.buffer.tolist()]
+    numbers = [v + ("" if "." in v or "e" in v else ".0") + end for v in values]
+    lines = [
+        f"/* {network!r}, written by eqkernel: see docs/c.md. */",
+        '#include "eqkernel.h"',
+        f"enum {{ NET_COUNT = {len(layers)}, NET_PARAMETER_COUNT = {len(numbers)} }};",
+        "static const eqk_layer NET_LAYERS[NET_COUNT] = {",
+        *("    {" + ", ".join(map(str, row.item())) + "}," for row in layers),
+        "};",
+        "static const eqk_schedule NET_SCHEDULE = {",
+        f"    {s.gamma!r}, {s.step!r}, {tolerance!r}, {s.free_steps}, {s.nudged_steps},",
+        f"    {ORDERS[s.order]}, {FORMS[s.form]}, {NUDGES[s.nudge]}, 0",
+        "};",
+        f"static {real} NET_PARAMETERS[NET_PARAMETER_COUNT] = {{",
+        *("    " + ", ".join(numbers[i : i + 8]) + "," for i in range(0, len(numbers), 8)),
+        "};",
+        "",
+    ]
+    with replacing(path) as temporary:
+        temporary.write_text("\n".join(lines))
