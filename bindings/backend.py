@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from . import bias, conv, dense, diffusion, field, lateral, neurons
-from .layered import Layered, layers_of
+from .export import layers_of
+from .layered import Layered
 from .library import best_variant, variant_name
 
 if TYPE_CHECKING:
