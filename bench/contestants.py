@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 import eqkernel
+from eqkernel.backends import unavailable
 
 from .ours import EqSettle, EqStep, EqUpdate
 from .problem import Problem, residual, settling
@@ -112,6 +113,8 @@ def settle_entries(p: Problem, threads: int = 1) -> dict[str, Entry]:
     even_odd = literature.but(order="even-odd", free_steps=t, nudged_steps=k)
     add("eqkernel, synchronous", EqSettle(p, synchronous), "synchronous", T, K)
     add("eqkernel, even-odd", EqSettle(p, even_odd), "even-odd", t, k)
+    if not unavailable("c"):
+        add("eqkernel c, even-odd", EqSettle(p, even_odd, backend="c"), "even-odd", t, k)
     difference = even_odd.but(form="mean-difference", nudge="frozen")
     add("eqkernel, mean and difference", EqSettle(p, difference), "even-odd, frozen nudge", t, k, frozen=True)
     if threads > 1:
@@ -136,6 +139,8 @@ def update_entries(batch: int = 64) -> tuple[dict[str, Entry], dict[str, Any]]:
         "jax jit": (JaxUpdate(**arrays), 1),
         "eqkernel": (ours, 1),
     }
+    if not unavailable("c"):
+        contestants["eqkernel c"] = (EqUpdate(p, backend="c"), 1)
     entries = {n: Entry(c.run, c, "", "", flops * depth) for n, (c, depth) in contestants.items()}
     return entries, arrays
 

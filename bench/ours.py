@@ -9,11 +9,11 @@ import eqkernel
 from .problem import Arrays, Problem, States
 
 
-def network(p: Problem, schedule: Any) -> eqkernel.Network:
+def network(p: Problem, schedule: Any, backend: str = "cpu") -> eqkernel.Network:
     """The eqkernel network of a problem, holding a copy of its weights."""
     build = eqkernel.Network.dense if all(a is None for a in p.lateral) else eqkernel.Network.recurrent
     output = "linear" if p.cost == "squared-error" else None
-    net = build(*p.sizes, neuron=p.neuron, output=output, cost=p.cost, schedule=schedule, backend="cpu")
+    net = build(*p.sizes, neuron=p.neuron, output=output, cost=p.cost, schedule=schedule, backend=backend)
     source: dict[str, Any] = {"dense": p.weights, "bias": p.biases, "lateral": p.lateral}
     for connection, parameter in zip(net.connections, net.parameters, strict=True):
         parameter[...] = source[connection.stem][connection.post - 1]
@@ -36,9 +36,9 @@ def use_threads(threads: int | None) -> None:
 class EqSettle:
     """`threads` None leaves the number of threads as it is."""
 
-    def __init__(self, p: Problem, schedule: Any, threads: int | None = None):
+    def __init__(self, p: Problem, schedule: Any, threads: int | None = None, backend: str = "cpu"):
         self.p, self.schedule, self.threads = p, schedule, threads
-        self.net, self.target = network(p, schedule), p.target
+        self.net, self.target = network(p, schedule, backend), p.target
 
     def run(self) -> None:
         use_threads(self.threads)
@@ -70,8 +70,8 @@ class EqStep:
 class EqUpdate:
     """The update of a single clamped-input matrix and its bias."""
 
-    def __init__(self, p: Problem, lr: float = 1e-3):
-        self.net, self.p = network(p, "converged"), p
+    def __init__(self, p: Problem, lr: float = 1e-3, backend: str = "cpu"):
+        self.net, self.p = network(p, "converged", backend), p
         free = eqkernel.free_phase(self.net, p.x)
         self.nudged = eqkernel.nudged_phase(self.net, free, p.target, p.beta)
         self.optimiser = eqkernel.Adam(lr=lr)
