@@ -85,3 +85,17 @@ def adjusted(network: Network, free: Equilibrium, nudged: Nudged, adjustment: Ad
     if network.has_readout:
         difference[-1] = nudged.difference[-1]
     return replace(nudged, mean=mean, difference=difference)
+
+
+def modulated(
+    network: Network,
+    free: Equilibrium,
+    y: ArrayLike,
+    nudged: Nudged,
+    reward: str | Reward | None,
+    adjustment: Adjustment | None,
+) -> Nudged:
+    """The nudged states that synapses learn from: adjusted and rewarded, where that is asked for."""
+    if adjustment is not None:
+        nudged = adjusted(network, free, nudged, adjustment)
+    return nudged if reward is None else rewarded(network, free, y, nudged, reward)

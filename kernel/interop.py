@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .network import Network
 
 Return = Callable[[Any], Any]
+_HERE = nullcontext()
 
 
 def on_device(array: Any) -> bool:
@@ -74,22 +75,30 @@ def resident(network: Network, given: Any) -> Any:
 
 
 def returner(network: Network, given: Any) -> Return:
-    """What hands a result of the network back as `given` came: on the host, as CuPy's, or as a tensor."""
+    """What hands a result, or a list of them, back as `given` came: on the host, as CuPy's, or as tensors."""
     if network.arrays is np or isinstance(given, network.arrays.ndarray):
-        return lambda result: result
+        return _as_it_is
     if not on_device(given):
-        return to_host
+        return _each(to_host)
     if type(given).__module__.split(".")[0] == "torch":
         from torch import from_dlpack
 
-        return from_dlpack
-    return lambda result: result
+        return _each(from_dlpack)
+    return _as_it_is
+
+
+def _as_it_is(result: Any) -> Any:
+    return result
+
+
+def _each(convert: Return) -> Return:
+    return lambda result: [convert(r) for r in result] if isinstance(result, list) else convert(result)
 
 
 def stream_of(network: Network, array: Any) -> AbstractContextManager[None]:
     """A context in which the network's kernels run on the stream that the owner of `array` is using."""
     if network.arrays is np or not on_device(array):
-        return nullcontext()
+        return _HERE
     from .cuda.device import current
 
     return current().on_stream_of(array)

@@ -12,16 +12,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .cortex import Adjustment, Reward, adjusted, rewarded
-from .errors import DivergenceError, EqkernelError, is_whole
-from .interop import resident, returner, stream_of, targets_of, to_network
+from .cortex import Adjustment, Reward, modulated
+from .errors import EqkernelError, is_whole
+from .interop import resident, returner, stream_of
 from .network import Network
 from .optimisers import SGD, Optimiser
 from .outcomes import Outcome
-from .phases import Equilibrium, Nudged, check_input, free_phase, nudged_phase
+from .phases import Equilibrium, Nudged, check_input, free_phase, measure, nudged_phase
 from .schedules import Schedule
 
 
@@ -70,7 +69,8 @@ def train_step(
     with stream_of(network, x):
         x = resident(network, x)
         free = free_phase(network, x, schedule, reuse=True)
-        nudged = _learnable(network, free, y, beta, variant, reward, adjustment)
+        nudged = nudged_phase(network, free, y, beta, variant, reuse=True)
+        nudged = modulated(network, free, y, nudged, reward, adjustment)
         loss, accuracy = measure(network, free, y)
         hebbian_update(network, nudged, optimiser)
 
@@ -105,24 +105,9 @@ def ep_gradient(
     back = returner(network, x)
     with stream_of(network, x):
         free = free_phase(network, resident(network, x), schedule)
-        nudged = _learnable(network, free, y, beta, variant, reward, adjustment)
-        return [back(g) for g in network.engine.gradient(nudged.mean, nudged.difference, nudged.schedule)]
-
-
-def _learnable(
-    network: Network,
-    free: Equilibrium,
-    y: ArrayLike,
-    beta: float,
-    variant: str,
-    reward: str | Reward | None,
-    adjustment: Adjustment | None,
-) -> Nudged:
-    """What the synapses learn from: the nudged phase, and what is asked for besides."""
-    nudged = nudged_phase(network, free, y, beta, variant, reuse=True)
-    if adjustment is not None:
-        nudged = adjusted(network, free, nudged, adjustment)
-    return nudged if reward is None else rewarded(network, free, y, nudged, reward)
+        nudged = nudged_phase(network, free, y, beta, variant, reuse=True)
+        nudged = modulated(network, free, y, nudged, reward, adjustment)
+        return back(network.engine.gradient(nudged.mean, nudged.difference, nudged.schedule))
 
 
 def predict(network: Network, x: ArrayLike, *, output: bool = False, size: int = 512) -> NDArray:
@@ -140,14 +125,3 @@ def predict(network: Network, x: ArrayLike, *, output: bool = False, size: int =
             batch = slice(first, first + size)
             outputs[batch] = free_phase(network, x[batch], reuse=True).output
         return back(outputs if output else outputs.argmax(axis=1))
-
-
-def measure(network: Network, free: Equilibrium, y: ArrayLike) -> tuple[float, float | None]:
-    """Mean loss of the free output and, for labels, the share of samples whose most active output is right."""
-    output, target = to_network(network, "output", free.output), targets_of(network, y)
-    loss = float(network.cost.loss(output, target).mean())
-    if not np.isfinite(loss):
-        raise DivergenceError(f"the loss is {loss}: lower the learning rate")
-    if np.ndim(y) != 1:
-        return loss, None
-    return loss, float((output.argmax(axis=1) == target.argmax(axis=1)).mean())

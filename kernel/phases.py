@@ -81,7 +81,7 @@ def free_phase(
             if on_device(x):
                 check_finite("x", x)
         outcome = _judge(network, "free", settled, plan)
-        return Equilibrium([back(s) for s in state], settled[0], settled[1], outcome, plan, memory)
+        return Equilibrium(back(state), settled[0], settled[1], outcome, plan, memory)
 
 
 def nudged_phase(
@@ -114,8 +114,7 @@ def nudged_phase(
         x = to_network(network, "x", x)
         mean, difference, settled = network.engine.nudged(memory, x, target, float(beta), variant, plan)
         outcome = _judge(network, "nudged", settled, plan)
-        mean, difference = ([back(s) for s in states] for states in (mean, difference))
-        return Nudged(mean, difference, settled[0], settled[1], outcome, plan)
+        return Nudged(back(mean), back(difference), settled[0], settled[1], outcome, plan)
 
 
 def settle(
@@ -138,20 +137,32 @@ def settle(
     return Equilibrium(state, nudged.steps, nudged.residual, nudged.outcome, free.schedule, free.memory)
 
 
+def measure(network: Network, free: Equilibrium, y: ArrayLike) -> tuple[float, float | None]:
+    """Mean loss of the free output and, for labels, the share of samples whose most active output is right."""
+    output, target = to_network(network, "output", free.output), targets_of(network, y)
+    loss = float(network.cost.loss(output, target).mean())
+    if not np.isfinite(loss):
+        raise DivergenceError(f"the loss is {loss}: lower the learning rate")
+    if np.ndim(y) != 1:
+        return loss, None
+    return loss, float((output.argmax(axis=1) == target.argmax(axis=1)).mean())
+
+
 def check_input(network: Network, x: ArrayLike) -> NDArray:
     """x as a C-contiguous (B, n_0) array of the network's type, where it computes; EqkernelError if it cannot be one.
 
     A NaN in a device array shows only in what comes of it: to look for it here would stop the device.
     """
     n = network.sizes[0]
-    x = to_network(network, "x", x) if on_device(x) else as_array("x", x)
+    given_on_device = on_device(x)
+    x = to_network(network, "x", x) if given_on_device else as_array("x", x)
     if x.ndim != 2 or x.shape[1] != n:
         raise EqkernelError(f"x has shape {x.shape}: this network takes (B, {n})")
     if len(x) == 0:
         raise EqkernelError("x is empty: a batch needs at least one sample")
     if x.dtype.kind not in "fiub":
         raise EqkernelError(f"x has type {x.dtype}: the input must be real numbers")
-    if on_device(x):
+    if given_on_device:
         return x
     if x.dtype != network.dtype or not x.flags.c_contiguous:
         with np.errstate(over="ignore"):

@@ -81,6 +81,7 @@ class Layered:
 
     def __init__(self, network: Network, plan: Plan) -> None:
         self.network, self.plan, self.sizes = network, plan, network.sizes
+        self.reports_nan = not network.has_readout  # a residual is not finite where a state is not
         self.workspace: Workspace | None = None
         self._constants: tuple[Schedule, Constants] | None = None
 
