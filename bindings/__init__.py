@@ -1,5 +1,4 @@
 """The C library: its header (include/), its sources (src/), and the backend `c` that calls it through cffi.
 
-`backend` is what `eqkernel.backends` loads; it can be imported only where the extension was built. `Plan` is the
-library with the least between it and the caller.
+`backend` is what `eqkernel.backends` loads; it can be imported only where the extension was built.
 """

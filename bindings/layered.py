@@ -93,7 +93,7 @@ class Workspace(layered.Workspace):
 class Layered(layered.Layered):
     """The phases of one layered network."""
 
-    workspace: Workspace | None  # type: ignore[assignment]
+    workspace: Workspace | None
 
     def __init__(self, network: Network, layers: NDArray) -> None:
         self.network, self.layers = network, layers
@@ -116,7 +116,7 @@ class Layered(layered.Layered):
         return workspace, [x, *workspace.views("state", len(x))], workspace.settled(0, len(x))
 
     def nudged(
-        self, workspace: Workspace, x: NDArray, target: NDArray, beta: float, variant: str, schedule: Schedule
+        self, workspace: Workspace, x: NDArray, target: NDArray, beta: float, variant: str, schedule: Schedule  # type: ignore[override]
     ) -> tuple[list[NDArray], list[NDArray], Settled]:
         """Mean and difference, per unit of beta, of the nudged states, from the free state that `workspace` holds."""
         job = workspace.prepare(x, schedule)
