@@ -208,7 +208,7 @@ MUTATIONS = [Mutation(*row) for row in (
     ("adaptation of the mean alone", Relaxation, "_move", "self.adapt(channel, layer, step)",
      "(0.0 if channel.is_difference else self.adapt(channel, layer, step))", "cortex"),
     ("tau ignored", Relaxation, "adapt", "step / neurons.tau", "step", "cortex"),
-    ("reward of the batch, not of the sample", eq.learning, "rewarded", "factor[:, None]", "factor.mean()", "cortex"),
+    ("reward of the batch, not of the sample", eq.cortex, "rewarded", "factor[:, None]", "factor.mean()", "cortex"),
     ("adjusted towards rest", test_cortex, "adjusted", "s + kept * (m - s)", "kept * m", "cortex"),
     # phases
     ("phases swapped", Relaxation, "nudged", "(p - m) / span", "(m - p) / span"),
