@@ -7,6 +7,7 @@ sums are equal, and neurons are smooth where the net pools a maximum.
 import numpy as np
 import pytest
 from bounds import verb_bound
+from compiled import COMPILED, MODULES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_backends import (
@@ -100,17 +101,19 @@ def check_verb(verb, dtype, batch, geometry, seed, backend=cpu):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("backend", COMPILED)
 @FEWER
 @given(geometry=geometries(), batch=batches, seed=seeds)
-def test_verbs(verb, dtype, geometry, batch, seed):
-    check_verb(verb, dtype, batch, geometry, seed)
+def test_verbs(backend, verb, dtype, geometry, batch, seed):
+    check_verb(verb, dtype, batch, geometry, seed, MODULES[backend])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("backend", COMPILED)
 @FEWER
 @given(geometry=geometries(), batch=batches, seed=seeds)
-def test_what_is_chosen_is_the_largest(dtype, geometry, batch, seed):
-    check_choice(dtype, batch, geometry, seed)
+def test_what_is_chosen_is_the_largest(backend, dtype, geometry, batch, seed):
+    check_choice(dtype, batch, geometry, seed, MODULES[backend])
 
 
 def check_choice(dtype, batch, geometry, seed, backend=cpu):
@@ -130,7 +133,8 @@ GEOMETRY = conv_geometry("here", (6, 7, 3), (3, 3, 5), kernel=3, stride=1, paddi
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("verb", VERBS)
-def test_an_array_of_any_layout_is_read_right_or_refused(verb, layout):
+@pytest.mark.parametrize("backend", COMPILED)
+def test_an_array_of_any_layout_is_read_right_or_refused(backend, verb, layout):
     plain, arguments = verb_arguments(verb, "float64", 5, GEOMETRY, 0)
     exact = plain.copy()
     getattr(reference.conv, verb)(exact, *arguments)
@@ -142,7 +146,7 @@ def test_an_array_of_any_layout_is_read_right_or_refused(verb, layout):
             given_[place] = LAYOUTS[layout](given_[place])
         before = out.copy()
         try:
-            getattr(cpu.conv, verb)(out, *given_)
+            getattr(MODULES[backend].conv, verb)(out, *given_)
         except eq.EqkernelError:
             np.testing.assert_array_equal(out, before)
         else:
@@ -150,7 +154,8 @@ def test_an_array_of_any_layout_is_read_right_or_refused(verb, layout):
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_a_shape_that_does_not_fit_is_refused(verb):
+@pytest.mark.parametrize("backend", COMPILED)
+def test_a_shape_that_does_not_fit_is_refused(backend, verb):
     """A kernel that trusts its shapes would read or write memory that is not its own."""
     out, arguments = verb_arguments(verb, "float32", 5, GEOMETRY, 0)
     wrongs = [(np.ones([n + 3 for n in out.shape], "float32"), arguments)] if verb != "energy" else []
@@ -162,10 +167,10 @@ def test_a_shape_that_does_not_fit_is_refused(verb):
     for target, wrong in wrongs:
         before = target.copy()
         with pytest.raises(eq.EqkernelError):
-            getattr(cpu.conv, verb)(target, *wrong)
+            getattr(MODULES[backend].conv, verb)(target, *wrong)
         np.testing.assert_array_equal(target, before)
     with pytest.raises(eq.EqkernelError, match="winners"):
-        getattr(cpu.conv, verb)(out, *arguments[:-1], None)
+        getattr(MODULES[backend].conv, verb)(out, *arguments[:-1], None)
 
 
 # -- networks ------------------------------------------------------------------------------------------------------

@@ -62,6 +62,7 @@ typedef enum { EQK_STATE = 1, EQK_STATES = 2, EQK_DIFFERENCE = 3, EQK_MEAN_DIFFE
 typedef enum { EQK_FROZEN = 0, EQK_LIVE = 1 } eqk_nudge;
 typedef enum { EQK_GRADIENT = 0, EQK_SGD = 1, EQK_MOMENTUM = 2, EQK_ADAM = 3 } eqk_rule;
 typedef enum { EQK_PERIODIC = 0, EQK_NEUMANN = 1 } eqk_boundary;
+typedef enum { EQK_NO_POOL = 0, EQK_MAX_POOL = 1, EQK_AVERAGE_POOL = 2 } eqk_pool;
 
 /* One layer. weight (n, n_below), bias (n) and lateral (n, n) say where in the flat array of parameters a matrix
  * begins, -1 where there is none (only laterals may be missing, and all three in layer 0); row is the sum of the sizes
@@ -92,6 +93,13 @@ typedef struct {
     int32_t rule, unused; /* eqk_rule; with EQK_GRADIENT `parameters` receives the gradient */
 } eqk_optimiser;
 
+/* A convolution from a map (pre_height, pre_width, pre_channels): kernels of kernel x kernel, moved by `stride`, run over
+ * the map with `padding` zeros on every side (padding < kernel), and windows of window x window, side by side, are pooled
+ * (eqk_pool; without, window is 1). A side n of a map becomes ((n + 2 padding - kernel) / stride + 1) / window. */
+typedef struct {
+    int64_t pre_height, pre_width, pre_channels, post_channels, kernel, stride, padding, pool, window;
+} eqk_conv;
+
 /* The FitzHugh-Nagumo field on a grid: du/dt = Du lap u + u - u^3 - v and dv/dt = Dv lap v + eps (u - alpha v - beta),
  * in steps of dt for u and dt_v for v. */
 typedef struct {
@@ -105,6 +113,9 @@ EQK_API int eqk_abi_version(void); /* EQK_ABI_VERSION of the library, to be comp
 EQK_API const char *eqk_status_text(int status);
 EQK_API int eqk_best_variant(void); /* what EQK_AUTO stands for on this processor */
 EQK_API const char *eqk_variant_name(int variant);
+
+/* The map of post, and its size n_post = height width post_channels; each may be NULL. */
+EQK_API eqk_status eqk_conv_post(const eqk_conv *conv, int64_t *height, int64_t *width, int64_t *n_post);
 
 #define EQK_REAL float
 #define EQK(name) eqk_##name##_f32
@@ -205,6 +216,27 @@ EQK_API eqk_status EQK(lateral_drive_pre)(int variant, EQK_REAL *drive, const EQ
                                           int64_t batch, int64_t n);
 EQK_API eqk_status EQK(lateral_hebbian)(int variant, EQK_REAL *trace, const EQK_REAL *pre, const EQK_REAL *post,
                                         double scale, int64_t batch, int64_t n);
+
+/* Convolution, Phi = <post, P(K * pre)>: maps pre (B, n_pre) and post (B, n_post), a pixel's channels together; weight
+ * (post_channels, kernel, kernel, pre_channels); P the pooling. energy (B) -= Phi, drive (B, n_post or n_pre) +=
+ * dPhi/dstate, trace += scale sum_B dPhi/dweight. winners (B, n_post): for max pooling the place that wins in each window,
+ * counted row by row, which conv_choose writes (the largest of K * pre, the first of equals) and the others keep; not
+ * read without. work: eqk_conv_workspace(conv) bytes, 0 if there is no such convolution. */
+EQK_API size_t EQK(conv_workspace)(const eqk_conv *conv);
+EQK_API eqk_status EQK(conv_energy)(int variant, EQK_REAL *energy, const EQK_REAL *pre, const EQK_REAL *post,
+                                    const EQK_REAL *weight, const int32_t *winners, const eqk_conv *conv, int64_t batch,
+                                    void *work, size_t work_size);
+EQK_API eqk_status EQK(conv_drive_post)(int variant, EQK_REAL *drive, const EQK_REAL *pre, const EQK_REAL *weight,
+                                        const int32_t *winners, const eqk_conv *conv, int64_t batch, void *work,
+                                        size_t work_size);
+EQK_API eqk_status EQK(conv_drive_pre)(int variant, EQK_REAL *drive, const EQK_REAL *post, const EQK_REAL *weight,
+                                       const int32_t *winners, const eqk_conv *conv, int64_t batch, void *work,
+                                       size_t work_size);
+EQK_API eqk_status EQK(conv_hebbian)(int variant, EQK_REAL *trace, const EQK_REAL *pre, const EQK_REAL *post,
+                                     double scale, const int32_t *winners, const eqk_conv *conv, int64_t batch,
+                                     void *work, size_t work_size);
+EQK_API eqk_status EQK(conv_choose)(int variant, int32_t *winners, const EQK_REAL *pre, const EQK_REAL *weight,
+                                    const eqk_conv *conv, int64_t batch, void *work, size_t work_size);
 
 /* Neurons, of arrays of `count` elements whatever their shape; softmax is (B, n). rate: out = rho(drive); relax: state
  * += step (rho(drive) - state); difference: out = rho(m + c/2) - rho(m - c/2) without cancellation; potential: energy

@@ -219,6 +219,8 @@ eqk_status EQK(train_step)(const EQK(job) * job, double *loss, int64_t *correct)
     return EQK_OK;
 }
 
+#include "abi_conv.h"
+
 /* -- verbs --------------------------------------------------------------------------------------------------------- */
 
 size_t EQK(dense_workspace)(int64_t n_pre, int64_t n_post) {

@@ -1,5 +1,5 @@
 /* What both types share: versions, names, and which variant runs. */
-#include "check.h"
+#include "shape.h"
 
 int eqk_abi_version(void) { return EQK_ABI_VERSION; }
 
@@ -31,4 +31,19 @@ int eqk_best_variant(void) {
         return EQK_AVX2;
 #endif
     return EQK_SCALAR;
+}
+
+eqk_status eqk_conv_post(const eqk_conv *conv, int64_t *height, int64_t *width, int64_t *n_post) {
+    eqk_status status = check_conv(conv);
+    shape g;
+    if (status)
+        return status;
+    g = shape_of(conv);
+    if (height)
+        *height = g.post_height;
+    if (width)
+        *width = g.post_width;
+    if (n_post)
+        *n_post = post_size(&g);
+    return EQK_OK;
 }

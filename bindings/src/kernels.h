@@ -9,6 +9,7 @@
 #define JOB eqk_job_f64
 #endif
 
+#include "shape.h"
 #include "table.h"
 #include "vector.h"
 
@@ -23,6 +24,14 @@
 #include "update.h"
 
 #include "dense.h"
+
+#include "correlate.h"
+
+#include "pooling.h"
+
+#include "trace.h"
+
+#include "conv.h"
 
 #include "diffusion.h"
 
@@ -56,6 +65,7 @@ const KERNELS = {
     free_phase,       nudged_phase,      update,
     dense_energy,     dense_drive_post,  dense_drive_pre,    dense_hebbian,
     bias_energy,      bias_drive_post,   bias_hebbian,
+    conv_energy,      conv_drive_post,   conv_drive_pre,     conv_hebbian,       conv_choose,
     neurons_rate,     neurons_relax,     neurons_difference, neurons_softmax,
     diffusion_energy, diffusion_drive_post, diffusion_hebbian,
     field_advance,

@@ -15,6 +15,13 @@
         void (*bias_energy)(real *, const real *, const real *, int64_t, int64_t); \
         void (*bias_drive_post)(real *, const real *, int64_t, int64_t); \
         void (*bias_hebbian)(real *, const real *, double, int64_t, int64_t); \
+        void (*conv_energy)(real *, const real *, const real *, const real *, const int32_t *, const eqk_conv *, \
+                            int64_t, real *); \
+        void (*conv_drive_post)(real *, const real *, const real *, const int32_t *, const eqk_conv *, int64_t, real *); \
+        void (*conv_drive_pre)(real *, const real *, const real *, const int32_t *, const eqk_conv *, int64_t, real *); \
+        void (*conv_hebbian)(real *, const real *, const real *, double, const int32_t *, const eqk_conv *, int64_t, \
+                             real *); \
+        void (*conv_choose)(int32_t *, const real *, const real *, const eqk_conv *, int64_t, real *); \
         void (*neurons_rate)(real *, const real *, int64_t, int); \
         void (*neurons_relax)(real *, const real *, double, int64_t, int); \
         void (*neurons_difference)(real *, const real *, const real *, int64_t, int); \

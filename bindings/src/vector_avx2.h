@@ -32,6 +32,8 @@ INLINE vec v_max(vec a, vec b) { return OP(max)(a, b); }
 INLINE vec v_min(vec a, vec b) { return OP(min)(a, b); }
 INLINE vec v_abs(vec a) { return OP(andnot)(v_set((real)-0.0), a); }
 INLINE vec v_flip(vec a, vec sign) { return OP(xor)(a, OP(and)(sign, v_set((real)-0.0))); }
+INLINE vec v_if_larger(vec a, vec b, vec yes, vec no) { return OP(blendv)(no, yes, OP(cmp)(a, b, _CMP_GT_OQ)); }
+INLINE vec v_if_equal(vec a, vec b, vec yes, vec no) { return OP(blendv)(no, yes, OP(cmp)(a, b, _CMP_EQ_OQ)); }
 #if REAL_BITS == 32
 INLINE vec v_keep_first(vec a, int n) { return OP(and)(a, _mm256_castsi256_ps(v_first(n))); }
 #else
@@ -98,3 +100,4 @@ INLINE void v_transpose(vec *r) {
 }
 
 enum { BLOCK_A = 6, BLOCK_B = 5, BLOCK_C = 2, FORWARD_A = 3, FORWARD_B = 2, DOT_ROWS = 4 };
+enum { FILTERS_A = 8, FILTERS_B = 4, PIXELS = 4 };

@@ -5,12 +5,14 @@
 #define LANES 16
 #define OP(name) _mm512_##name##_ps
 #define SHUFFLE _mm512_shuffle_f32x4
+#define CMP _mm512_cmp_ps_mask
 typedef __m512 vec;
 typedef __mmask16 mask;
 #else
 #define LANES 8
 #define OP(name) _mm512_##name##_pd
 #define SHUFFLE _mm512_shuffle_f64x2
+#define CMP _mm512_cmp_pd_mask
 typedef __m512d vec;
 typedef __mmask8 mask;
 #endif
@@ -32,6 +34,8 @@ INLINE vec v_min(vec a, vec b) { return OP(min)(a, b); }
 INLINE vec v_abs(vec a) { return OP(abs)(a); }
 INLINE vec v_flip(vec a, vec sign) { return OP(xor)(a, OP(and)(sign, v_set((real)-0.0))); }
 INLINE vec v_keep_first(vec a, int n) { return OP(maskz_mov)((mask)((1u << n) - 1), a); }
+INLINE vec v_if_larger(vec a, vec b, vec yes, vec no) { return OP(mask_mov)(no, CMP(a, b, _CMP_GT_OQ), yes); }
+INLINE vec v_if_equal(vec a, vec b, vec yes, vec no) { return OP(mask_mov)(no, CMP(a, b, _CMP_EQ_OQ), yes); }
 INLINE real v_poison(vec a) { return OP(reduce_add)(a); }
 INLINE real v_largest(vec a) { return OP(reduce_max)(a); }
 INLINE vec v_bits_scaled(vec a, real factor, real offset) {
@@ -78,3 +82,4 @@ INLINE void v_transpose(vec *r) {
 
 /* 14 rows x 2 vectors fill the 32 registers, 10 rows are ten classes; a forward block holds totals besides. */
 enum { BLOCK_A = 14, BLOCK_B = 10, BLOCK_C = 4, FORWARD_A = 6, FORWARD_B = 5, DOT_ROWS = 8 };
+enum { FILTERS_A = 16, FILTERS_B = 4, PIXELS = 6 };

@@ -30,6 +30,8 @@ INLINE vec v_min(vec a, vec b) { return a < b ? a : b; }
 INLINE vec v_abs(vec a) { return MATH(fabs)(a); }
 INLINE vec v_flip(vec a, vec sign) { return signbit(sign) ? -a : a; } /* -a where `sign` is negative */
 INLINE vec v_keep_first(vec a, int n) { return n ? a : 0; } /* the first n lanes, then zeros */
+INLINE vec v_if_larger(vec a, vec b, vec yes, vec no) { return a > b ? yes : no; }
+INLINE vec v_if_equal(vec a, vec b, vec yes, vec no) { return a == b ? yes : no; }
 INLINE real v_largest(vec a) { return a; }                  /* of lanes that are not NaN */
 INLINE real v_poison(vec a) { return a; }                   /* of lanes 0 or NaN: NaN if any is */
 INLINE void v_transpose(vec *rows) { (void)rows; }
@@ -43,3 +45,4 @@ INLINE vec v_bits_scaled(vec a, real factor, real offset) { /* the bits of a >= 
 
 /* Rows of the blocks of sums that fit the registers, largest first (gemm.h). */
 enum { BLOCK_A = 4, BLOCK_B = 4, BLOCK_C = 2, FORWARD_A = 2, FORWARD_B = 2, DOT_ROWS = 1 };
+enum { FILTERS_A = 4, FILTERS_B = 2, PIXELS = 2 }; /* and of the blocks of a correlation (correlate.h) */

@@ -1,0 +1,66 @@
+/* The shape of a convolution: which neurons of two maps its synapses join, and what the ABI checks of it. */
+#ifndef SHAPE_H
+#define SHAPE_H
+#include "check.h"
+
+/* The kernel runs over the map of pre and gives a map of its own, whose windows are pooled into the map of post. A rim
+ * narrower than a window belongs to none. */
+typedef struct {
+    int64_t pre_height, pre_width, pre_channels, map_height, map_width, post_height, post_width, post_channels;
+    int64_t kernel, stride, padding, pool, window;
+} shape;
+
+static inline shape shape_of(const eqk_conv *c) {
+    int64_t height = (c->pre_height + 2 * c->padding - c->kernel) / c->stride + 1;
+    int64_t width = (c->pre_width + 2 * c->padding - c->kernel) / c->stride + 1;
+    int64_t side = (c->pre_height > c->pre_width ? c->pre_height : c->pre_width) + 2 * c->padding;
+    int64_t stride = c->stride < side ? c->stride : side; /* a longer one leaps out of the map as this does */
+    shape g = {c->pre_height, c->pre_width, c->pre_channels, height, width, height / c->window, width / c->window,
+               c->post_channels, c->kernel, stride, c->padding, c->pool, c->window};
+    return g;
+}
+
+static inline int64_t pre_size(const shape *g) { return g->pre_height * g->pre_width * g->pre_channels; }
+static inline int64_t map_size(const shape *g) { return g->map_height * g->map_width * g->post_channels; }
+static inline int64_t post_size(const shape *g) { return g->post_height * g->post_width * g->post_channels; }
+static inline int64_t filter_size(const shape *g) { return g->kernel * g->kernel * g->pre_channels; }
+
+/* Elements of pre in a frame of zeros, as wide as the padding. */
+static inline int64_t framed_size(const shape *g) {
+    return (g->pre_height + 2 * g->padding) * (g->pre_width + 2 * g->padding) * g->pre_channels;
+}
+
+/* Elements of the map before it is pooled, where that is another map than post's. */
+static inline int64_t unpooled_size(const shape *g) { return g->pool == EQK_NO_POOL ? 0 : map_size(g); }
+
+/* Numbers of scratch of `learn_filters` and of every verb (see trace.h and conv.h), for all filters. */
+static inline int64_t trace_room(const shape *g, int64_t chains) {
+    int64_t columns = (g->kernel * g->pre_channels + chains - 1) / chains * chains;
+    return g->post_channels * (2 * filter_size(g) + g->kernel * columns) + framed_size(g) + chains + unpooled_size(g) +
+           2 * post_size(g);
+}
+
+static inline int64_t verb_room(const shape *g, int64_t chains) {
+    int64_t states = pre_size(g) > post_size(g) ? pre_size(g) : post_size(g);
+    return trace_room(g, chains) + states;
+}
+
+static inline eqk_status check_conv(const eqk_conv *c) {
+    shape g;
+    POINTER(c, int64_t);
+    REQUIRE(fits3(c->pre_height, c->pre_width, c->pre_channels), EQK_BAD_SIZE);
+    REQUIRE(fits3(c->kernel, c->kernel, c->pre_channels), EQK_BAD_SIZE);
+    REQUIRE(fits(c->kernel * c->kernel * c->pre_channels, c->post_channels), EQK_BAD_SIZE);
+    REQUIRE(c->stride > 0 && c->padding >= 0 && c->window > 0, EQK_BAD_SIZE);
+    REQUIRE(c->padding < c->kernel, EQK_BAD_VALUE); /* more sees only zeros */
+    REQUIRE(c->pool >= EQK_NO_POOL && c->pool <= EQK_AVERAGE_POOL, EQK_BAD_VALUE);
+    REQUIRE(c->pool == EQK_NO_POOL ? c->window == 1 : c->window <= 2048, EQK_BAD_VALUE); /* a float holds a place */
+    REQUIRE(fits3(c->pre_height + 2 * c->padding, c->pre_width + 2 * c->padding, c->pre_channels), EQK_BAD_SIZE);
+    REQUIRE(c->kernel <= c->pre_height + 2 * c->padding && c->kernel <= c->pre_width + 2 * c->padding, EQK_BAD_VALUE);
+    g = shape_of(c);
+    REQUIRE(g.post_height > 0 && g.post_width > 0, EQK_BAD_VALUE); /* nothing is left of the map */
+    REQUIRE(fits3(g.map_height, g.map_width, g.post_channels), EQK_BAD_SIZE);
+    return EQK_OK;
+}
+
+#endif

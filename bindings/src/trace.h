@@ -1,0 +1,80 @@
+/* The Hebbian trace of a convolution, from samples-first maps with their channels last.
+ *
+ *     trace[o, u, v, c] += scale sum_B,i,j post[i, j, o] pre[S i + u - p, S j + v - p, c]
+ *
+ * For one kernel row u the taps (v, c) are neighbours in a row of pixels, so they make the vectors, and a sum over map
+ * pixels i, j stays in registers. Pre is copied into a frame of zeros, one sample at a time; what a vector reads beyond
+ * the last tap is not used.
+ */
+
+/* What one thread works with: filters begin..begin + rows - 1 of one convolution. */
+typedef struct {
+    const shape *g;
+    int64_t begin, rows, columns; /* the sums of one kernel row and filter, whole vectors */
+    real *sums, *frame, *map, *winners, *best, *packed, *gradient;
+} tracer;
+
+static tracer tracer_in(const shape *g, real *room, int64_t begin, int64_t rows) {
+    tracer t = {g, begin, rows, (g->kernel * g->pre_channels + CHAINS - 1) / CHAINS * CHAINS, room, 0, 0, 0, 0, 0, 0};
+    int64_t sums = rows * g->kernel * t.columns;
+    t.frame = t.sums + sums;
+    t.map = t.frame + framed_size(g) + CHAINS;
+    t.winners = t.map + unpooled_size(g);
+    t.best = t.winners + post_size(g);
+    t.packed = t.best + post_size(g);
+    t.gradient = t.packed + rows * filter_size(g);
+    memset(room, 0, (size_t)(sums + framed_size(g) + CHAINS) * sizeof *room);
+    return t;
+}
+
+INLINE void sum_block(const tracer *t, const int filters, const real *post, int64_t pitch, int64_t i, int64_t u,
+                      int64_t column) {
+    const shape *g = t->g;
+    const int64_t wide = (g->pre_width + 2 * g->padding) * g->pre_channels, row = g->kernel * t->columns;
+    const real *pre = t->frame + u * wide + column;
+    real *place = t->sums + i * row + u * t->columns + column;
+    vec sum[FILTERS_A][8];
+    UNROLL for (int r = 0; r < filters; r++)
+        sum[r][0] = v_load(place + r * row);
+    for (int64_t y = 0; y < g->map_height; y++)
+        accumulate(filters, 1, sum, post + y * g->map_width * pitch + i, 1, pitch, pre + y * g->stride * wide,
+                   g->stride * g->pre_channels, g->map_width, 0, 0);
+    UNROLL for (int r = 0; r < filters; r++)
+        v_store(place + r * row, sum[r][0]);
+}
+
+/* Adds one sample: pre, and what its map says, whose pixels are `pitch` apart. */
+NOINLINE void sum_map(const tracer *t, const real *map, int64_t pitch) {
+    for (int64_t u = 0; u < t->g->kernel; u++)
+        for (int64_t column = 0; column < t->g->kernel * t->g->pre_channels; column += LANES) {
+            int64_t i = 0;
+            for (; t->rows - i >= FILTERS_A; i += FILTERS_A)
+                sum_block(t, FILTERS_A, map, pitch, i, u, column);
+            for (; t->rows - i >= FILTERS_B; i += FILTERS_B)
+                sum_block(t, FILTERS_B, map, pitch, i, u, column);
+            for (; i < t->rows; i++)
+                sum_block(t, 1, map, pitch, i, u, column);
+        }
+}
+
+/* Adds one sample of pre (H, W, C_in) and post (post_h, post_w, C_out); winners are those of the tracer. */
+static void sum_sample(const tracer *t, const real *pre, const real *post) {
+    const shape *g = t->g;
+    int64_t row = g->pre_width * g->pre_channels, wide = row + 2 * g->padding * g->pre_channels;
+    for (int64_t y = 0; y < g->pre_height; y++)
+        memcpy(t->frame + (y + g->padding) * wide + g->padding * g->pre_channels, pre + y * row,
+               (size_t)row * sizeof *pre);
+    if (g->pool == EQK_NO_POOL) {
+        sum_map(t, post + t->begin, g->post_channels);
+        return;
+    }
+    unpool(g, t->map, post + t->begin, g->post_channels, t->winners, t->rows);
+    sum_map(t, t->map, t->rows);
+}
+
+/* trace (rows, k, k, C_in) += scale * the sums. */
+static void end_trace(const tracer *t, real *restrict trace, real scale) {
+    int64_t taps = t->g->kernel * t->g->pre_channels;
+    for (int64_t line = 0; line < t->rows * t->g->kernel; line++)
+        combine(trace + line * taps, trace + line * taps, scale, t->sums + line * t->columns, taps);
+}
