@@ -87,12 +87,12 @@ def neurons(backend=cpu):
         test_backends.check_rates(neuron, "float64", 33, 0, backend)
 
 
-def phases(backend="cpu"):
+def phases(backend="cpu", dtype="float64"):
     """test_backends: phases of a few networks, orders and forms, against the reference."""
     for order in ("synchronous", "even-odd", "sweep"):
         for form, nudge in test_gradient.FORMS:
             schedule = eq.Schedule("drawn", 0.5, 2, 2, order, form, nudge, None)
-            net = eq.Network.recurrent(7, 13, 6, 5, schedule=schedule, dtype="float64", backend=backend)
+            net = eq.Network.recurrent(7, 13, 6, 5, schedule=schedule, dtype=dtype, backend=backend)
             test_backends.contract(net)
             test_backends.check_phases(net, 17, 0)
             test_backends.check_phases(net, 17, 0, "negative")
@@ -121,9 +121,10 @@ def conv_updates(backend="cpu"):
     test_backends.check_updates(conv_net(backend, "few-step", "average"), "SGD", 9, 0)
 
 
-def updates(backend="reference"):
+def updates(backend="reference", dtype="float64"):
     """test_backends: the optimisers against their papers."""
-    net = eq.Network.recurrent(7, 13, 6, 5, bound=1e6, dtype="float64", backend=backend)
+    plan = eq.Schedule("drawn", gamma=0.5)
+    net = eq.Network.recurrent(7, 13, 6, 5, bound=1e6, schedule=plan, dtype=dtype, backend=backend)
     for kind in test_backends.OPTIMISERS:
         test_backends.check_updates(net, kind, 17, 0)
 

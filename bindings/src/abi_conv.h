@@ -66,8 +66,8 @@ eqk_status EQK(conv_hebbian)(int variant, EQK_REAL *trace, const EQK_REAL *pre, 
 
 eqk_status EQK(conv_choose)(int variant, int32_t *winners, const EQK_REAL *pre, const EQK_REAL *weight,
                             const eqk_conv *conv, int64_t batch, void *work, size_t work_size) {
-    REQUIRE(conv && conv->pool == EQK_MAX_POOL, conv ? EQK_BAD_VALUE : EQK_NULL_POINTER);
     CHECK(check_conv_verb(conv, pre, pre, weight, winners, batch, work, work_size));
+    REQUIRE(conv->pool == EQK_MAX_POOL, EQK_BAD_VALUE);
     CHOOSE(variant);
     run->conv_choose(winners, pre, weight, conv, batch, work);
     return EQK_OK;

@@ -1,0 +1,112 @@
+"""The checks that planted bugs of the C library must fail, each of them a test of the suite at a few small sizes."""
+
+from __future__ import annotations
+
+import mutations
+import numpy as np
+import test_backends
+import test_bindings
+import test_c_jobs
+import test_diffusion
+import test_field
+import test_independence
+from mutations import CAUGHT  # noqa: F401  (what a failing check raises)
+from test_bindings import lib
+
+from eqkernel.bindings import backend, library
+
+BOUNDARIES = ("periodic", "neumann")
+
+
+def verbs(dtype):
+    """test_backends: every verb against the reference; the sizes are those of no vector, and of more than a tile."""
+    for stem, verb in test_backends.VERBS:
+        for sizes in ((1, 13, 97), (33, 47, 37)):
+            test_backends.check_verb(stem, verb, dtype, *sizes, 0, backend)
+
+
+def neurons(dtype):
+    """test_backends: rates, relaxation, differences, potentials, softmax."""
+    for neuron in test_backends.RATES:
+        test_backends.check_rates(neuron, dtype, 33, 0, backend)
+        test_backends.test_potential_and_softmax("c", neuron, dtype)
+
+
+def phases(dtype):
+    """test_backends: phases of orders and forms, and a tolerance that is met."""
+    mutations.phases("c", dtype)
+    mutations.settled("c")
+
+
+def gradient(dtype):
+    """test_gradient: the gradient of the loss, float64."""
+    mutations.gradient("c")
+
+
+def updates(dtype):
+    """test_backends: the optimisers against their papers, with a readout and without."""
+    mutations.updates("c", dtype)
+
+
+def same_bits(dtype):
+    """test_bindings: verbs are the same bits in every variant."""
+    for stem, verb in test_backends.VERBS:
+        test_bindings.test_verbs_are_the_same_bits_in_every_variant(stem, verb, dtype, (7, 31, 65))
+
+
+def shares(dtype):
+    """test_c_jobs: tiles and shares in any order make the whole."""
+    test_c_jobs.test_tiles_and_shares_make_the_whole_in_any_order(dtype)
+
+
+def residuals(dtype):
+    """test_independence: spare lanes have no say in a residual."""
+    for neuron in ("tanh", "sigmoid"):
+        test_independence.test_residual_and_steps_are_those_of_the_slowest_sample("c", neuron, dtype, False)
+
+
+def workspaces(dtype):
+    """test_c_jobs: working memory is as large as was asked for, and no larger is used."""
+    test_c_jobs.test_nothing_is_written_beyond_the_workspace(dtype)
+
+
+def diffusion(dtype):
+    """test_diffusion: verbs against a graph Laplacian, float64."""
+    for boundary in BOUNDARIES:
+        test_diffusion.test_verbs_agree_with_a_graph_laplacian(backend.diffusion, (17, 31), boundary)
+
+
+def field(dtype):
+    """test_field: steps against a sparse matrix, float64."""
+    for boundary in BOUNDARIES:
+        test_field.test_steps_agree_with_a_sparse_matrix("c", (37, 41), boundary)
+        test_field.test_steps_agree_with_a_sparse_matrix("c", (1100,), boundary)
+
+
+def divergence(dtype):
+    """test_c_jobs: a step that leaves the finite numbers says so and does not learn."""
+    for cause in ("a sample is NaN", "weights that amplify"):
+        test_c_jobs.test_a_step_that_diverges_says_so_and_does_not_learn(cause, dtype)
+
+
+def refusals(dtype):
+    """test_bindings, test_c_jobs: jobs and verbs that cannot be done are refused."""
+    for what in test_bindings.SPOILT:
+        test_bindings.test_a_job_that_cannot_be_done_is_refused_and_nothing_written(what)
+    for name in test_bindings.POINTERS:
+        test_bindings.test_a_misaligned_pointer_is_refused(name)
+    test_bindings.test_labels_outside_the_classes_are_refused()
+    for verb in test_c_jobs.VERBS:
+        test_c_jobs.test_a_verb_refuses_what_it_cannot_do(verb, "f32" if dtype == "float32" else "f64")
+
+
+def dispatch(dtype):
+    """The variant that is named is the one that runs, and "auto" is the best: for a library of marked variants."""
+    test_bindings.test_there_is_more_than_one_variant_on_x86()
+    for name in (*test_bindings.VARIANTS, "auto"):
+        library.use_variant(name)
+        ran = test_bindings.VARIANTS.index(name) + 1 if name != "auto" else lib.eqk_best_variant()
+        for precision in test_backends.DTYPES:
+            state = np.zeros(1, precision)
+            backend.neurons.relax(state, np.zeros(1, precision), 1.0, "linear")
+            assert state == ran, f"{name}: {state}"

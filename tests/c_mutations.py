@@ -1,0 +1,235 @@
+"""Planted bugs of the C library: small changes of its sources, each with the check of the real tests that must fail.
+
+A bug is compiled into one object alone, that of one variant and one type, and the check runs that variant and that
+type: so every variant's kernels must be tested. Everything is compiled without optimisation, which is quick and gives
+the same bits. Another kernel plants its own by lines in MUTATIONS, and by a check of its tests in c_checks.py.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import subprocess
+import sys
+import traceback
+import warnings
+from pathlib import Path
+from types import SimpleNamespace
+from typing import NamedTuple
+
+import eqkernel
+
+BINDINGS = Path(eqkernel.__file__).parent.parent / "bindings"
+CC = shutil.which("cc")
+FLAGS = ["-std=c99", "-O0", "-w", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off"]
+
+
+class Mutation(NamedTuple):
+    """`old`, which the sources hold once, becomes `new` in the object of src/`unit`.c: `check` must fail."""
+
+    bug: str
+    old: str
+    new: str
+    check: str
+    unit: str = "scalar_f64"
+
+    @property
+    def variant(self) -> str:
+        """The variant of the kernels that the check runs."""
+        name = self.unit.partition("_")[0]
+        return name if name in ("scalar", "avx2", "avx512") else "auto"
+
+    @property
+    def dtype(self) -> str:
+        """The type that the check computes in."""
+        return "float32" if self.unit.endswith("f32") else "float64"
+
+
+# fmt: off
+MUTATIONS = [Mutation(*row) for row in (
+    # verbs
+    ("sign of the energy", "energy[b] -= (real)scale * total", "energy[b] += (real)scale * total", "verbs"),
+    ("scale of the energy lost", "energy[b] -= (real)scale * total", "energy[b] -= total", "verbs", "avx512_f32"),
+    ("trace transposed", "backward(trace, n_pre, post, 1, n_post, pre, n_pre,",
+     "backward(trace, n_pre, post, n_post, 1, pre, n_pre,", "verbs"),
+    ("missing half in the lateral trace", "post, 0.5 * scale, batch, n, n)", "post, scale, batch, n, n)", "verbs",
+     "abi_f32"),
+    ("drive overwritten, not added to", "(real)scale, 1);\n}\n\nstatic void dense_hebbian",
+     "(real)scale, 0);\n}\n\nstatic void dense_hebbian", "verbs"),
+    ("last block of a sum forgotten", "index == blocks ? depth : depth", "depth", "verbs", "avx2_f32"),
+    # vectors, each variant's own
+    ("one lane too few is stored", "OP(maskstore)(p, v_first(n), a)", "OP(maskstore)(p, v_first(n - 1), a)", "verbs",
+     "avx2_f64"),
+    ("one lane too few is loaded", "OP(maskz_loadu)((mask)((1u << n) - 1), p)",
+     "OP(maskz_loadu)((mask)((1u << (n - 1)) - 1), p)", "verbs", "avx512_f64"),
+    ("parts of a transposition swapped", "r[2 * PART + c] = SHUFFLE(even, even2, 0xdd)",
+     "r[2 * PART + c] = SHUFFLE(even, even2, 0x88)", "verbs", "avx512_f32"),
+    ("sign kept in absolute values", "OP(andnot)(v_set((real)-0.0), a)", "a", "neurons", "avx2_f32"),
+    ("spare lanes count in the residual", "OP(maskz_mov)((mask)((1u << n) - 1), a)", "a", "residuals", "avx512_f64"),
+    ("sum rounded twice", "MATH(fma)(a, b, c)", "a * b + c", "same_bits", "scalar_f32"),
+    # neurons
+    ("clip to [-1, 1]", "return clip(d, 0, 1)", "return clip(d, -1, 1)", "neurons"),
+    ("wrong clip in the difference", "v_max(least, v_sub(v_set(1), m))", "v_max(least, m)", "neurons", "avx512_f32"),
+    ("a Halley step too few", "REAL_BITS == 32 ? 2 : 3", "REAL_BITS == 32 ? 2 : 1", "neurons"),
+    ("relaxation step ignored", "v_mul(v_set((real)step), v_sub(goal, old))", "v_sub(goal, old)", "neurons"),
+    ("entropy of one half", "times_log(s, s) + times_log(1 - s, 1 - s)", "times_log(s, s)", "neurons", "abi_f64"),
+    # settling
+    ("feedback without gamma", "size_of(t, layer + 1), gamma, 0)", "size_of(t, layer + 1), 1, 0)", "phases"),
+    ("drive of the layer itself dropped", "if (lateral) /*", "if (0) /*", "phases", "avx512_f64"),
+    ("layers of one parity never relax", "3 - first + 2 * (i - 1 - count)", "first + 2 * (i - 1 - count)", "phases"),
+    ("nudged phase begins at the wrong parity", "form == RUN_FREE || top % 2 == 1 ? 1 : 2", "1", "phases"),
+    ("sweeps begin the wrong way", "(taken % 2 == 0) == (form == RUN_FREE)", "taken % 2 == 0", "phases"),
+    ("synchronous layers one by one", "half < (plan->order == EQK_SYNCHRONOUS ? 2 : 1)", "half < 1", "phases"),
+    ("nudge of the wrong sign", "combine(error, target_of(t), -1, state_of", "combine(error, target_of(t), 1, state_of",
+     "gradient"),
+    ("live nudge left frozen", "form != RUN_FREE && plan->nudge == EQK_LIVE", "0", "phases"),
+    ("half the difference", "d = v_mul(d, v_set(half / beta))", "d = v_mul(d, v_set(half * half / beta))", "phases",
+     "avx2_f64"),
+    ("both states nudged one way", "channel == MINUS ? -beta : beta", "beta", "phases"),
+    ("free state not restarted", "    clear(&t, FREE);\n", "", "phases"),
+    ("tolerance taken for met", "if (residual < tolerance)", "if (1)", "phases"),
+    # tiles and shares
+    ("every tile is the first", "begin + index * tile_size", "begin + 0 * tile_size", "shares"),
+    ("spare lanes are rest", "out[i * lanes + count - 1];", "0;", "residuals"),
+    ("a share begins too early", "begin = n * part / parts", "begin = part / parts", "shares"),
+    # learning
+    ("gamma to a wrong power", "for (int64_t i = l; i < top; i++)", "for (int64_t i = l; i <= top; i++)", "updates"),
+    ("batch sum for batch mean", "-1 / power / (double)batch", "-1 / power", "updates"),
+    ("half of the contrast dropped", "int inner = l > 1 && l <= top;", "int inner = 0;", "updates", "avx512_f64"),
+    ("readout learns like a hidden layer", "int inner = l > 1 && l <= top;", "int inner = l > 1;", "updates"),
+    ("size of the gradient for its square", "v_mul(v_mul(c[3], g), g)", "v_mul(c[3], v_abs(g))", "updates"),
+    ("velocity does not decay", "move = v_fma(c[0], v_load_some(m + i, some), g)",
+     "move = v_add(v_load_some(m + i, some), g)", "updates"),
+    ("weight decay forgotten", "v_mul(keep, v_load_some(w + i, some))", "v_load_some(w + i, some)", "updates"),
+    # diffusion and the field
+    ("five neighbours", "v_fnma(v_set(4), v_load_some(row + j, some)", "v_fnma(v_set(5), v_load_some(row + j, some)",
+     "diffusion"),
+    ("mirror off by one", "2 * n - 1 - i", "2 * n - 2 - i", "diffusion", "avx512_f64"),
+    ("u cubed without its sign", "v_fnma(v_mul(a, a), a, a)", "v_fma(v_mul(a, a), a, a)", "field", "avx2_f64"),
+    ("margin of a tile too narrow", "count + 2 * steps,", "count + steps,", "field"),
+    ("a NaN hides", "return v_largest(largest) + v_poison(poison)", "return v_largest(largest)", "divergence"),
+    # what is checked before
+    ("NULL let through", "if (!(p)) \\", "if (0) \\", "refusals", "abi_f32"),
+    ("misalignment let through", "if ((uintptr_t)(p) % sizeof(type)) \\", "if (0) \\", "refusals", "abi_f32"),
+    ("label let through", "job->labels[b] >= 0 && job->labels[b] < classes", "job->labels[b] <= classes", "refusals",
+     "abi_f32"),
+    ("overflow of sizes", "b <= MOST / a", "a * b <= MOST", "refusals", "abi_f32"),
+    ("workspace short of a tile", "job->batch > CHAINS ? EQK(tiles)(job->batch) * WIDTH",
+     "job->batch > WIDTH ? job->batch", "workspaces", "abi_f64"),
+    ("divergence learnt from", "REQUIRE(isfinite(total) && ", "REQUIRE(1 || ", "divergence", "abi_f64"),
+    # which code runs
+    ("one variant for another", "        return &AVX512;", "        return &AVX2;", "dispatch", "abi_f64"),
+    ("the named variant ignored", "variant = variant == EQK_AUTO ? best : variant;", "variant = best;", "dispatch",
+     "abi_f32"),
+    ("the best goes unseen", '__builtin_cpu_supports("avx512f") &&', "0 &&", "dispatch", "eqkernel"),
+)]
+# fmt: on
+
+# For the check "dispatch": a relaxation that tells which variant ran.
+MARK = "v_mul(v_set((real)step), v_sub(goal, old))"
+MARKS = {"scalar": "v_set(1)", "avx2": "v_set(2)", "avx512": "v_set(3)"}
+
+
+def units() -> list[str]:
+    """The names of the sources that are compiled, one object each."""
+    return sorted(path.stem for path in (BINDINGS / "src").glob("*.c"))
+
+
+def compile_unit(bindings: Path, unit: str, folder: Path) -> Path:
+    """The object of src/`unit`.c in a copy of the bindings, compiled quickly."""
+    made = folder / f"{unit}.o"
+    command = [CC, *FLAGS, f"-I{bindings / 'include'}", "-c", bindings / "src" / f"{unit}.c", "-o", made]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return made
+
+
+def compile_changed(folder: Path, unit: str, old: str, new: str) -> Path:
+    """The same of a copy in `folder`, where the one place that reads `old` reads `new`."""
+    for name in ("src", "include"):
+        shutil.copytree(BINDINGS / name, folder / name)
+    places = [path for path in (folder / "src").glob("*.[ch]") for _ in range(path.read_text().count(old))]
+    assert len(places) == 1, f"`{old}` occurs {len(places)} times"
+    places[0].write_text(places[0].read_text().replace(old, new))
+    return compile_unit(folder, unit, folder)
+
+
+def link(library: Path, objects: dict[str, Path]) -> Path:
+    """A shared library of objects."""
+    done = subprocess.run([CC, "-shared", *objects.values(), "-lm", "-o", library], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return library
+
+
+class Checker:
+    """A process that has imported what is slow to import, and runs every check in a child of its own."""
+
+    def __init__(self) -> None:
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "OPENBLAS_NUM_THREADS": "1"}
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", "import c_mutations; c_mutations.serve()"],
+            env=environment,
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+
+    def outcome(self, library: Path, check: str, variant: str, dtype: str) -> str:
+        """What checks, joined by "+", say of a library: "survived", "caught", or "crashed" if it took them down."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        print(library, check, variant, dtype, sep="\t", file=self._process.stdin, flush=True)
+        return self._process.stdout.readline().strip()
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.communicate()
+
+
+def serve() -> None:
+    """Answer each line of the standard input, the arguments of `Checker.outcome`, by a line."""
+    import hypothesis.strategies  # noqa: F401
+    import pytest  # noqa: F401
+
+    import eqkernel.cli_fields  # noqa: F401
+
+    for line in sys.stdin:
+        child = os.fork()
+        if not child:
+            os._exit(run(*line.strip("\n").split("\t")))
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        print("crashed" if code < 0 else ("survived", "caught", "failed to run")[code], flush=True)
+
+
+def run(library: str, check: str, variant: str, dtype: str) -> int:
+    """0 if no check finds anything in the library, 1 if one fails, 2 if one cannot run."""
+    os.environ["EQKERNEL_C_VARIANT"] = variant
+    try:
+        use_library(library)
+        import c_checks
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            try:
+                for name in check.split("+"):
+                    getattr(c_checks, name)(dtype)
+            except c_checks.CAUGHT:
+                return 1
+        return 0
+    except Exception:
+        traceback.print_exc()
+        return 2
+
+
+def use_library(path: str) -> None:
+    """Backend `c`, not imported so far, calls the functions of the library at `path`."""
+    from eqkernel.bindings import _eqkernel
+
+    assert "eqkernel.bindings.library" not in sys.modules, "the installed library is in use already"
+    ffi, installed, changed = _eqkernel.ffi, _eqkernel.lib, ctypes.CDLL(path)
+    names = {name: getattr(installed, name) for name in dir(installed)}
+    for name in names:
+        if name.startswith("eqk_"):
+            address = ctypes.cast(getattr(changed, name), ctypes.c_void_p).value
+            names[name] = ffi.cast(ffi.typeof(names[name]), address)
+    sys.modules[_eqkernel.__name__] = SimpleNamespace(ffi=ffi, lib=SimpleNamespace(**names))  # type: ignore[assignment]

@@ -1,0 +1,80 @@
+"""The tests of the C library can fail: bugs planted in its sources are each caught, in every variant and type."""
+
+import pytest
+from c_mutations import (
+    CC,
+    MARK,
+    MARKS,
+    MUTATIONS,
+    Checker,
+    Mutation,
+    compile_changed,
+    compile_unit,
+    link,
+    units,
+)
+
+from eqkernel.backends import unavailable
+
+if reason := unavailable("c"):
+    pytest.skip(f"backend 'c': {reason}", allow_module_level=True)
+if CC is None:
+    pytest.skip("needs a C compiler", allow_module_level=True)
+
+from c_mutations import BINDINGS
+from test_bindings import VARIANTS
+
+
+@pytest.fixture(scope="module")
+def objects(tmp_path_factory):
+    """The objects of the library as it is, by name."""
+    folder = tmp_path_factory.mktemp("objects")
+    return {unit: compile_unit(BINDINGS, unit, folder) for unit in units()}
+
+
+@pytest.fixture(scope="module")
+def marked(objects, tmp_path_factory):
+    """The same, where each variant's relaxation tells which it is."""
+    changed = {}
+    for unit in objects:
+        if mark := MARKS.get(unit.partition("_")[0]):
+            folder = tmp_path_factory.mktemp("marked")
+            changed[unit] = compile_changed(folder, unit, MARK, mark)
+    return {**objects, **changed}
+
+
+@pytest.fixture(scope="module")
+def checker():
+    """Runs the checks."""
+    checker = Checker()
+    yield checker
+    checker.close()
+
+
+def runnable(mutation):
+    if mutation.variant not in (*VARIANTS, "auto"):
+        pytest.skip(f"this processor cannot run {mutation.variant}")
+
+
+def test_every_variant_and_type_has_a_bug():
+    assert {m.unit for m in MUTATIONS} >= set(units())
+
+
+@pytest.mark.parametrize("unit", units())
+def test_the_checks_pass_without_a_bug(unit, objects, marked, checker, tmp_path):
+    checks = sorted({m.check for m in MUTATIONS if m.unit == unit})
+    for base, chosen in ((marked, {"dispatch"}), (objects, {*checks} - {"dispatch"})):
+        mutation = Mutation("none", "", "", "+".join(c for c in checks if c in chosen), unit)
+        runnable(mutation)
+        if mutation.check:
+            library = link(tmp_path / "library.so", base)
+            assert checker.outcome(library, mutation.check, mutation.variant, mutation.dtype) == "survived"
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=[m.bug for m in MUTATIONS])
+def test_planted_in_the_library(mutation, objects, marked, checker, tmp_path):
+    runnable(mutation)
+    changed = compile_changed(tmp_path, mutation.unit, mutation.old, mutation.new)
+    base = marked if mutation.check == "dispatch" else objects
+    library = link(tmp_path / "library.so", {**base, mutation.unit: changed})
+    assert checker.outcome(library, mutation.check, mutation.variant, mutation.dtype) in ("caught", "crashed")
