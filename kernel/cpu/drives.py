@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..neurons import SOFTMAX
+from .arithmetic import maximum
 from .compile import kernel
 from .conv import down_through, up_through
 from .correlate import pack_down, pack_up
@@ -49,6 +50,22 @@ def combine(out, a, gain, b):
     """out = a + gain b, element by element (an array expression would allocate)."""
     for i in range(out.size):
         out[i] = a[i] + gain * b[i]
+
+
+@kernel
+def at_rest(state):
+    """Whether every number is zero, as all are where a phase begins; looks no further than the first block that is not.
+
+    What a layer at rest does to others is zero and need not be computed.
+    """
+    block = 128
+    for begin in range(0, state.size, block):
+        largest = state.dtype.type(0)
+        for i in range(begin, min(begin + block, state.size)):
+            largest = maximum(largest, abs(state[i]))
+        if largest != 0:  # NaN is not at rest
+            return False
+    return True
 
 
 @kernel
@@ -109,12 +126,15 @@ def refresh_up(plan, theta, tile, lanes, channel, layer, biased):
     n, below = plan[layer, SIZE], plan[layer - 1, SIZE]
     source = section_at(plan, lanes, 3 * channel + STATE, layer - 1) if layer > 1 else ZERO
     out = section_at(plan, lanes, 3 * channel + UP, layer)
+    up, biases = piece(plan, tile, lanes, 3 * channel + UP, layer), plan[layer, BIASES]
+    if not biased and layer > 1 and at_rest(piece(plan, tile, lanes, 3 * channel + STATE, layer - 1)):
+        up[:] = tile.dtype.type(0)
+        return
     if is_conv(plan, layer):
         winners = winners_of(plan, lanes, channel, layer, biased)
         room, packed, shape = plan[layer, ROOM], plan[layer, PACKED_UP], plan[layer, SHAPE:]
         up_through(tile, lanes, out, source, winners, room, packed, biased, biased, shape)
         return
-    up, biases = piece(plan, tile, lanes, 3 * channel + UP, layer), plan[layer, BIASES]
     if not biased:
         up[:] = tile.dtype.type(0)
     elif lanes == 1:
@@ -132,6 +152,9 @@ def refresh_down(plan, theta, tile, lanes, channel, layer, gamma, biased):
     above = layer + 1
     out = section_at(plan, lanes, 3 * channel + DOWN, layer)
     source = section_at(plan, lanes, 3 * channel + STATE, above)
+    if at_rest(piece(plan, tile, lanes, 3 * channel + STATE, above)):
+        piece(plan, tile, lanes, 3 * channel + DOWN, layer)[:] = tile.dtype.type(0)
+        return
     if is_conv(plan, above):
         winners = winners_of(plan, lanes, channel, above, biased)
         room, packed, shape = plan[above, ROOM], plan[above, PACKED_DOWN], plan[above, SHAPE:]
