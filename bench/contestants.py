@@ -7,6 +7,7 @@ step     a whole training step: eqkernel's few-step and single-sweep beside feed
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from .rivals.backprop_jax import JaxBackprop
 from .rivals.backprop_torch import TorchBackprop
 from .rivals.jax_settle import JaxSettle
 from .rivals.jax_update import JaxUpdate
-from .rivals.numpy_settle import NumpyHoisted, NumpyNaive
+from .rivals.numpy_settle import NumpyHoisted, NumpyNaive, half_steps
 from .rivals.torch_autograd_ep import TorchAutogradEP
 from .rivals.torch_settle import TorchRecurrent, TorchSettle
 from .rivals.torch_update import TorchUpdate
@@ -53,6 +54,26 @@ def settle_flops(p: Problem, free: int, nudged: int, hoisted: bool = True) -> fl
     return 2.0 * p.batch * (drive * (1 if hoisted else passes) + loop * passes)
 
 
+def at_rest(products: list[int], order: str, steps: int, difference: bool) -> int:
+    """Multiply-adds of products with layers that have not moved yet, which eqkernel skips.
+
+    products[i] is one way between layers i + 1 and i + 2. From rest the first step moves every layer, by the input and
+    the biases; a difference moves only once the news of the nudge, at the top, has come to it.
+    """
+    top, moved, skipped = len(products) + 1, set[int](), 0
+    groups = [list(range(top))] if order == "synchronous" else [[l] for l in half_steps(top - 1, difference)]
+    for _ in range(steps):
+        for group in groups:
+            before = set(moved)
+            for l in group:  # from 0: the first hidden one
+                below, above = l - 1 in before, l + 1 in before
+                skipped += products[l - 1] if difference and l > 0 and not below else 0
+                skipped += products[l] if l < top - 1 and not above else 0
+                if not difference or l == top - 1 or below or above:
+                    moved.add(l)
+    return skipped
+
+
 def step_flops(p: Problem, free: int, nudged: int, channels: int = 1) -> float:
     """Half-sweeps of a cross-entropy net; `channels` 1 for the difference form, 2 for a pair of states."""
     drive, *hidden, readout = (w.size for w in p.weights)
@@ -66,23 +87,36 @@ def backprop_flops(p: Problem) -> float:
     return 2.0 * p.batch * (2 * drive + 3 * sum(rest))
 
 
-def even_odd_steps(p: Problem, free: int = 30, nudged: int = 10) -> tuple[int, int]:
-    """The fewest even-odd steps (free, nudged) whose residuals are no larger than those of so many
-    synchronous steps.
+OVER = (1.05, 1.1, 1.15, 1.2, 1.25, 1.3, 1.35, 1.4)  # sizes of an over-relaxed step that are tried
+Reached = Callable[[float, int, int], tuple[float, float]]  # residuals after even-odd steps: of size, free, nudged
+
+
+def fewest_steps(reached: Reached, goal: tuple[float, float], sizes: tuple[float, ...]) -> tuple[float, int, int]:
+    """The size of even-odd steps, and their numbers (free, nudged), that reach the goal's residuals with least work."""
+    best = (1.0, 64, 64)
+    for size in sizes:
+        work = best[1] + 2 * best[2]
+        free = next((t for t in range(1, work) if reached(size, t, 1)[0] <= goal[0]), work)
+        nudged = next((k for k in range(1, (work - free) // 2 + 1) if reached(size, free, k)[1] <= goal[1]), work)
+        if free + 2 * nudged < work:
+            best = size, free, nudged
+    return best
+
+
+def even_odd_steps(p: Problem, sizes: tuple[float, ...] = (1.0,)) -> tuple[float, int, int]:
+    """The fewest even-odd steps whose residuals are no larger than those of 30 + 10 synchronous steps.
 
     Judged in float64 on up to 64 of the samples, so that every even-odd row does no less than the synchronous
     ones.
     """
     p = replace(p, x=p.x[:64], labels=p.labels[:64]).to("float64")
 
-    def reached(order: str, free: int, nudged: int) -> tuple[float, float]:
-        rival = NumpyHoisted(p, order, free, nudged)
+    def reached(order: str, size: float, free: int, nudged: int) -> tuple[float, float]:
+        rival = NumpyHoisted(p, order, free, nudged, size)
         rival.run()
         return residual(p, rival.states())
 
-    free_goal, nudged_goal = reached("synchronous", free, nudged)
-    fewest = next(t for t in range(1, 4 * free) if reached("even-odd", t, 1)[0] <= free_goal)
-    return fewest, next(k for k in range(1, 4 * nudged) if reached("even-odd", fewest, k)[1] <= nudged_goal)
+    return fewest_steps(partial(reached, "even-odd"), reached("synchronous", 1.0, 30, 10), sizes)
 
 
 def settle_entries(p: Problem, threads: int = 1) -> dict[str, Entry]:
@@ -91,21 +125,30 @@ def settle_entries(p: Problem, threads: int = 1) -> dict[str, Entry]:
     """
     T, K = 30, 10
     recurrent = any(a is not None for a in p.lateral)
-    t, k = even_odd_steps(p)
+    (_, t, k), (size, t_over, k_over) = even_odd_steps(p), even_odd_steps(p, OVER)
     entries: dict[str, Entry] = {}
 
     def add(name: str, contestant: Any, schedule: str, free: int, nudged: int, **more: Any) -> None:
         flops = settle_flops(p, free, nudged, more.pop("hoisted", True))
+        if name.startswith("eqkernel"):
+            order = "synchronous" if schedule == "synchronous" else "even-odd"
+            products = [w.size for w in p.weights[1:]]
+            flops -= 2.0 * p.batch * at_rest(products, order, free, False)
+            if "difference" in name:
+                flops -= 2.0 * p.batch * at_rest(products, order, nudged, True)
         entries[name] = Entry(contestant.run, contestant, schedule, f"{free}+{nudged}", flops, **more)
 
     add("numpy, naive", NumpyNaive(p), "synchronous", T, K, hoisted=False)
     add("numpy, hoisted", NumpyHoisted(p), "synchronous", T, K)
     add(SETTLE_REFERENCE, TorchRecurrent(p) if recurrent else TorchSettle(p), "synchronous", T, K)
+    over = f"even-odd, step {size:g}", t_over, k_over
     if not recurrent:
         add("torch no_grad, even-odd", TorchSettle(p, "even-odd", t, k), "even-odd", t, k)
+        add("torch no_grad, over-relaxed", TorchSettle(p, "even-odd", t_over, k_over, size), *over)
     add("torch autograd of Phi", TorchAutogradEP(p), "synchronous", T, K, hoisted=False)
     add("jax jit, hoisted", JaxSettle(p), "synchronous", T, K)
     add("jax jit, even-odd", JaxSettle(p, "even-odd", t, k), "even-odd", t, k)
+    add("jax jit, over-relaxed", JaxSettle(p, "even-odd", t_over, k_over, size), *over)
 
     converged = eqkernel.SCHEDULES["converged"]
     literature = converged.but(form="plus-minus", nudge="live", tolerance=None)
@@ -113,8 +156,11 @@ def settle_entries(p: Problem, threads: int = 1) -> dict[str, Entry]:
     even_odd = literature.but(order="even-odd", free_steps=t, nudged_steps=k)
     add("eqkernel, synchronous", EqSettle(p, synchronous), "synchronous", T, K)
     add("eqkernel, even-odd", EqSettle(p, even_odd), "even-odd", t, k)
+    over_relaxed = even_odd.but(free_steps=t_over, nudged_steps=k_over, step=size)
+    add("eqkernel, over-relaxed", EqSettle(p, over_relaxed), *over)
     if not unavailable("c"):
         add("eqkernel c, even-odd", EqSettle(p, even_odd, backend="c"), "even-odd", t, k)
+        add("eqkernel c, over-relaxed", EqSettle(p, over_relaxed, backend="c"), *over)
     difference = even_odd.but(form="mean-difference", nudge="frozen")
     add("eqkernel, mean and difference", EqSettle(p, difference), "even-odd, frozen nudge", t, k, frozen=True)
     if threads > 1:

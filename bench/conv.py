@@ -16,7 +16,7 @@ import numpy as np
 import eqkernel
 from eqkernel import Bias, Conv, Dense, Layer, Network, Schedule
 
-from .contestants import Entry
+from .contestants import OVER, Entry, at_rest, fewest_steps
 from .measure import FLOOR, Row, VerificationError, timed
 from .page import CONV as NET
 from .problem import cosines, digits
@@ -29,8 +29,8 @@ from .rivals.torch_conv import (
 )
 
 SETTLE_REFERENCE, STEP_REFERENCE = "torch no_grad, NCHW", "torch backprop twin"
-PASS = 2304 * 196 + 31_360  # multiply-adds of both upper connections; the lower one has 400 * 196
-INPUT = 400 * 196
+READOUT, INPUT = 31_360, 400 * 196  # multiply-adds of the upper and of the lower connection
+PASS = 2304 * 196 + READOUT  # of both upper connections
 
 
 @dataclass(frozen=True)
@@ -136,29 +136,33 @@ def contrast(p: ConvProblem, states: list[list[np.ndarray]]) -> list[np.ndarray]
     return wide.engine.gradient(mean, difference, wide.schedule)
 
 
-def even_odd_steps(p: ConvProblem, goal: tuple[float, float]) -> tuple[int, int]:
-    """The fewest even-odd steps whose residuals are no larger than the goal."""
+def even_odd_steps(
+    p: ConvProblem, goal: tuple[float, float], sizes: tuple[float, ...] = (1.0,)
+) -> tuple[float, int, int]:
+    """The fewest even-odd steps, and their size, whose residuals are no larger than the goal."""
 
-    def reached(free: int, nudged: int) -> tuple[float, float]:
-        rival = TorchConvSettle(p, "even-odd", free, nudged, channels_last=True)
+    def reached(size: float, free: int, nudged: int) -> tuple[float, float]:
+        rival = TorchConvSettle(p, "even-odd", free, nudged, channels_last=True, step=size)
         rival.run()
         return residuals(p, rival.states(), False)
 
-    free_goal, nudged_goal = (max(1.02 * g, FLOOR) for g in goal)
-    free = next(t for t in range(1, 64) if reached(t, 1)[0] <= free_goal)
-    return free, next(k for k in range(1, 32) if reached(free, k)[1] <= nudged_goal)
+    return fewest_steps(reached, (max(1.02 * goal[0], FLOOR), max(1.02 * goal[1], FLOOR)), sizes)
 
 
 def settle_entries(p: ConvProblem, T: int = 32, K: int = 8) -> dict[str, Entry]:
     reference = TorchConvSettle(p, "synchronous", T, K, channels_last=False)
     reference.run()
-    t, k = even_odd_steps(p, residuals(p, reference.states(), False))
+    goal = residuals(p, reference.states(), False)
+    (_, t, k), (size, t_over, k_over) = even_odd_steps(p, goal), even_odd_steps(p, goal, OVER)
     plan = Schedule("conv", 1.0, T, K, "synchronous", "plus-minus", "live", None)
     even_odd = plan.but(order="even-odd", free_steps=t, nudged_steps=k)
+    over_relaxed = even_odd.but(free_steps=t_over, nudged_steps=k_over, step=size)
+    over = f"even-odd, step {size:g}"
     contestants = {
         SETTLE_REFERENCE: (reference, "synchronous"),
         "torch no_grad, channels last": (TorchConvSettle(p, "synchronous", T, K, True), "synchronous"),
         "torch no_grad, even-odd": (TorchConvSettle(p, "even-odd", t, k, True), "even-odd"),
+        "torch no_grad, over-relaxed": (TorchConvSettle(p, "even-odd", t_over, k_over, True, size), over),
         "torch autograd of Phi": (TorchConvAutogradEP(p, T, K), "synchronous"),
         "eqkernel, synchronous": (EqConvSettle(p, plan), "synchronous"),
         "eqkernel, even-odd": (EqConvSettle(p, even_odd), "even-odd"),
@@ -168,12 +172,21 @@ def settle_entries(p: ConvProblem, T: int = 32, K: int = 8) -> dict[str, Entry]:
         "eqkernel, difference": (
             EqConvSettle(p, even_odd.but(form="difference", nudge="frozen")), "even-odd, frozen nudge",
         ),
+        "eqkernel, over-relaxed": (EqConvSettle(p, over_relaxed), over),
+        "eqkernel, over-relaxed difference": (
+            EqConvSettle(p, over_relaxed.but(form="difference", nudge="frozen")), f"{over}, frozen nudge",
+        ),
     }  # fmt: skip
     entries = {}
     for name, (contestant, order) in contestants.items():
-        free, nudged = (T, K) if order == "synchronous" else (t, k)
-        passes = free + (1 if name == "eqkernel, difference" else 2) * nudged
+        free, nudged = (T, K) if order == "synchronous" else (t_over, k_over) if over in order else (t, k)
+        passes = free + (1 if name.endswith("difference") and "mean" not in name else 2) * nudged
         flops = 2.0 * p.batch * (INPUT * (passes if "autograd" in name else 1) + 2 * PASS * passes)
+        if name.startswith("eqkernel"):
+            kind = "synchronous" if order == "synchronous" else "even-odd"
+            flops -= 2.0 * p.batch * at_rest([PASS - READOUT, READOUT], kind, free, False)
+            if "difference" in name:
+                flops -= 2.0 * p.batch * at_rest([PASS - READOUT, READOUT], kind, nudged, True)
         entries[name] = Entry(contestant.run, contestant, order, f"{free}+{nudged}", flops, "frozen" in order)
     return entries
 

@@ -34,7 +34,9 @@ class Schedule:
     nudge         "frozen" the error is taken at the free state; "live" it follows the state (plus-minus only)
     tolerance     residual (largest change of a state in a step) below which a phase counts as settled; None: not judged
     early_stop    stop a tile of samples as soon as its residual is below the tolerance
-    step          size of a relaxation step, 0 < step <= 1
+    step          size of a relaxation step, 0 < step <= 1; below 2 in even-odd order, where 1 < step < 2 over-relaxes:
+                  if step = 1 leaves a share r of the residual at each step, 2 / (1 + sqrt(1 - r)) needs the fewest
+                  (successive over-relaxation, Young 1954)
     """
 
     name: str = "few-step"
@@ -56,10 +58,11 @@ class Schedule:
             value = getattr(self, field)
             if not is_whole(value, 1):
                 raise EqkernelError(f"{field} must be a whole number of at least 1, not {value!r}")
-        for field in ("gamma", "step"):
-            value = getattr(self, field)
-            if not (is_finite(value) and 0 < value <= 1):
-                raise EqkernelError(f"{field} must lie in (0, 1], not {value!r}")
+        if not (is_finite(self.gamma) and 0 < self.gamma <= 1):
+            raise EqkernelError(f"gamma must lie in (0, 1], not {self.gamma!r}")
+        over = self.order == "even-odd" and is_finite(self.step) and 1 < self.step < 2
+        if not over and not (is_finite(self.step) and 0 < self.step <= 1):
+            raise EqkernelError(f"step must lie in (0, 1], in even-odd order in (0, 2), not {self.step!r}")
         if self.tolerance is not None and not (is_finite(self.tolerance) and self.tolerance > 0):
             raise EqkernelError(f"tolerance must be positive or None, not {self.tolerance!r}")
         if self.early_stop and self.tolerance is None:

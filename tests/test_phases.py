@@ -50,7 +50,8 @@ def dense(backend="reference", schedule=LONG, sizes=(6, 9, 8, 7, 3), seed=1, **o
 @pytest.mark.parametrize("cost", ["cross-entropy", "squared-error"])
 def test_every_order_and_step_reaches_the_same_fixed_point(backend, neuron, cost):
     net = dense(backend, neuron=neuron, cost=cost)
-    plans = [LONG.but(order=order) for order in ("synchronous", "even-odd", "sweep")] + [LONG.but(step=0.5)]
+    plans = [LONG.but(order=order) for order in ("synchronous", "even-odd", "sweep")]
+    plans += [LONG.but(step=0.5), LONG.but(order="even-odd", step=1.3)]
     free = [free_phase(net, X, plan) for plan in plans]
     nudged = [nudged_phase(net, f, Y, beta=0.1) for f in free]
     assert {f.outcome for f in free + nudged} == {Outcome.SETTLED}
@@ -115,6 +116,26 @@ def test_even_odd_takes_half_the_steps_of_synchronous(backend):
     fast = free_phase(net, X[:1], plan.but(order="even-odd"))
     assert slow.outcome is fast.outcome is Outcome.SETTLED and slow.steps > 30
     assert 0.4 < fast.steps / slow.steps < 0.6, (fast.steps, slow.steps)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_an_over_relaxed_step_of_the_best_size_takes_far_fewer_steps(backend):
+    net = dense(backend, neuron="tanh", sizes=(6, 12, 12, 12, 12, 3), cost="squared-error")
+
+    def steps(tolerance: float, size: float) -> int:
+        plan = LONG.but(
+            gamma=1.0, order="even-odd", early_stop=True, tolerance=tolerance, free_steps=3000, step=size
+        )
+        free = free_phase(net, X[:1], plan)
+        assert free.outcome is Outcome.SETTLED
+        return free.steps
+
+    more = steps(1e-10, 1.0) - steps(1e-6, 1.0)
+    share = 1e-4 ** (1 / more)  # of the residual that a step leaves; then 2 / (1 + sqrt(1 - r)) is the best size
+    best = 2 / (1 + (1 - share) ** 0.5)
+    assert 1.05 < best < 1.9
+    assert steps(1e-10, best) < 0.65 * steps(1e-10, 1.0)
+    assert steps(1e-10, best) < steps(1e-10, (1 + best) / 2)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -14,11 +14,13 @@ from .numpy_settle import half_steps
 
 
 class JaxSettle:
-    """`order` "synchronous" or "even-odd"."""
+    """`order` "synchronous" or "even-odd", where a `step` above 1 over-relaxes."""
 
-    def __init__(self, p: Problem, order: str = "synchronous", free_steps: int = 30, nudged_steps: int = 10):
+    def __init__(
+        self, p: Problem, order: str = "synchronous", free_steps: int = 30, nudged_steps: int = 10, step: float = 1.0
+    ):
         self.p = p
-        steps = {"free": free_steps, "nudged": nudged_steps}
+        steps = {"free": free_steps, "nudged": nudged_steps, "step": step}
         self.settle = jax.jit(partial(_settle, neuron=p.neuron, gamma=p.gamma, order=order, **steps))
         lateral = [None if a is None else jnp.asarray(a) for a in p.lateral]
         self.arrays = [jnp.asarray(a) for a in p.weights], [jnp.asarray(a) for a in p.biases], lateral
@@ -33,7 +35,7 @@ class JaxSettle:
         return States(free, [a[:B] for a in both], [a[B:] for a in both])
 
 
-def _settle(W, b, A, x, target, beta, *, neuron, gamma, order, free, nudged):
+def _settle(W, b, A, x, target, beta, *, neuron, gamma, order, free, nudged, step):
     last = len(W) - 1
     drive = x @ W[0].T + b[0]
 
@@ -53,7 +55,8 @@ def _settle(W, b, A, x, target, beta, *, neuron, gamma, order, free, nudged):
         def even_odd(_, s):
             s = list(s)
             for l in half_steps(last, nudged=inputs[1] is not None):
-                s[l] = layer(s, l, *inputs)
+                new = layer(s, l, *inputs)
+                s[l] = new if step == 1 else s[l] + step * (new - s[l])
             return s
 
         return lax.fori_loop(0, steps, even_odd if order == "even-odd" else synchronous, s)

@@ -25,10 +25,14 @@ def tensors(p: Any, channels_last: bool = False) -> tuple[torch.Tensor, Tensors,
 
 
 class TorchConvSettle:
-    """Free phase and both nudged phases, squared error, live nudge; order "synchronous" or "even-odd"."""
+    """Free phase and both nudged phases, squared error, live nudge; order "synchronous" or "even-odd" (where a `step`
+    above 1 over-relaxes)."""
 
-    def __init__(self, p: Any, order: str, free_steps: int, nudged_steps: int, channels_last: bool):
+    def __init__(
+        self, p: Any, order: str, free_steps: int, nudged_steps: int, channels_last: bool, step: float = 1.0
+    ):
         self.p, self.order, self.steps, self.last = p, order, (free_steps, nudged_steps), channels_last
+        self.step = step
         self.order_of = torch.channels_last if channels_last else torch.contiguous_format
         self.x, self.W, self.b = tensors(p, channels_last)
         self.turned = self.W[1].transpose(0, 1).flip(2, 3).contiguous(memory_format=self.order_of)
@@ -60,7 +64,8 @@ class TorchConvSettle:
                 s = [self.layer(l, s, drive, nudged) for l in range(3)]
             else:
                 for l in (0, 2, 1):
-                    s[l] = self.layer(l, s, drive, nudged)
+                    new = self.layer(l, s, drive, nudged)
+                    s[l] = new if self.step == 1 else s[l].lerp_(new, self.step)
         return s
 
     @torch.no_grad()

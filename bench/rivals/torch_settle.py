@@ -16,11 +16,13 @@ def _rho(neuron: str) -> Callable[[torch.Tensor], torch.Tensor]:
 
 class TorchSettle:
     """Layers without lateral connections; `order` "synchronous" (all layers from the old states) or
-    "even-odd" (odd layers, then even layers, in place).
+    "even-odd" (odd layers, then even layers, in place; a `step` above 1 over-relaxes).
     """
 
-    def __init__(self, p: Problem, order: str = "synchronous", free_steps: int = 30, nudged_steps: int = 10):
-        self.p, self.order, self.free_steps, self.nudged_steps = p, order, free_steps, nudged_steps
+    def __init__(
+        self, p: Problem, order: str = "synchronous", free_steps: int = 30, nudged_steps: int = 10, step: float = 1.0
+    ):
+        self.p, self.order, self.free_steps, self.nudged_steps, self.step = p, order, free_steps, nudged_steps, step
         B, self.last = p.batch, len(p.weights) - 1
         self.x = torch.from_numpy(p.x)
         self.W = [torch.from_numpy(w) for w in p.weights]
@@ -52,7 +54,10 @@ class TorchSettle:
         if self.order == "even-odd":
             for _ in range(steps):
                 for l in half_steps(self.last, nudged):
-                    if not (nudged and l == self.last):
+                    if self.step != 1:
+                        self.layer(spare[l], s, l, nudged)
+                        s[l].lerp_(spare[l], self.step)
+                    elif not (nudged and l == self.last):
                         self.layer(s[l], s, l, nudged)
                     else:  # reads its own old state: written beside it, then swapped in
                         self.layer(spare[l], s, l, nudged)

@@ -71,9 +71,9 @@ typedef struct {
     int64_t size, weight, bias, lateral, neuron, row;
 } eqk_layer;
 
-/* How a network settles: see eqkernel's schedules. 0 < gamma <= 1, 0 < step <= 1, steps of at least 1. A phase of a
- * tile of samples ends early once no state changes by `tolerance` in a step (0: never); a tile is EQK_TILE bytes of
- * samples, 32 floats or 16 doubles. */
+/* How a network settles: see eqkernel's schedules. 0 < gamma <= 1, 0 < step <= 1 (< 2 in even-odd order, where more than
+ * 1 over-relaxes), steps of at least 1. A phase of a tile of samples ends early once no state changes by `tolerance` in a
+ * step (0: never); a tile is EQK_TILE bytes of samples, 32 floats or 16 doubles. */
 typedef struct {
     double gamma, step, tolerance;
     int64_t free_steps, nudged_steps;

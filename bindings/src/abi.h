@@ -79,7 +79,8 @@ static eqk_status check_phases(const EQK(job) * job, int64_t first, int64_t last
     const eqk_schedule *s = &job->schedule;
     REQUIRE(first >= 0 && first <= last && last <= EQK(tiles)(job->batch), EQK_BAD_SIZE);
     REQUIRE(s->free_steps > 0 && s->nudged_steps > 0, EQK_BAD_SIZE);
-    REQUIRE(between(s->gamma, 0, 1) && between(s->step, 0, 1) && s->tolerance >= 0, EQK_BAD_VALUE);
+    REQUIRE(between(s->gamma, 0, 1) && s->tolerance >= 0, EQK_BAD_VALUE);
+    REQUIRE(between(s->step, 0, 1) || (s->order == EQK_EVEN_ODD && s->step > 1 && s->step < 2), EQK_BAD_VALUE);
     REQUIRE(s->order >= EQK_SYNCHRONOUS && s->order <= EQK_SWEEP, EQK_BAD_VALUE);
     REALS(job->parameters);
     REALS(job->x);
