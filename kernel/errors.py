@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Entry = TypeVar("Entry")
+_REAL = (int, float, np.integer, np.floating)
 
 
 class EqkernelError(ValueError):
@@ -42,8 +43,7 @@ def as_array(name: str, values: ArrayLike) -> NDArray:
 
 def is_finite(value: Any) -> bool:
     """Whether `value` is a single real number, neither infinite nor NaN."""
-    real = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
-    return real and isfinite(value)
+    return isinstance(value, _REAL) and not isinstance(value, bool) and isfinite(value)
 
 
 def is_whole(value: Any, least: int) -> bool:
