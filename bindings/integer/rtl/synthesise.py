@@ -121,7 +121,8 @@ def main() -> None:
     for name, parameters in VARIANTS.items():
         work, reports = netlist(options.work.resolve(), name, parameters), []
         with ThreadPoolExecutor(options.jobs) as pool:  # nextpnr runs on one core
-            for seed, report in enumerate(pool.map(partial(place_and_route, work), range(1, options.seeds + 1)), start=1):
+            routed = pool.map(partial(place_and_route, work), range(1, options.seeds + 1))
+            for seed, report in enumerate(routed, start=1):
                 reports.append(report)
                 print(f"{name}, seed {seed}: {clock(report):.1f} MHz", flush=True)
         first = first or statistics.median(map(clock, reports))
