@@ -116,6 +116,11 @@ def conv_verbs(backend="cpu"):
         test_conv_backends.check_choice("float64", 9, geometry, seed)
 
 
+def winners(backend="cpu"):
+    """test_conv_backends: a network whose winners move."""
+    test_conv_backends.check_moving_winners(test_conv_backends.moving_winners(backend))
+
+
 def conv_updates(backend="cpu"):
     """test_conv_backends: updates of fused convolutions."""
     test_backends.check_updates(conv_net(backend, "few-step", "average"), "SGD", 9, 0)
@@ -140,7 +145,7 @@ def cortex(backend="reference"):
 # A check fails by an assertion, or by a warning or refusal on its way there.
 CAUGHT = (AssertionError, eq.EqkernelError, eq.UnsettledWarning, RuntimeWarning)
 ALL = cortex, gradient, convolution, adjoint, taps, pooled_gradient, settled, bptt, neurons, phases, updates
-KERNELS = conv_verbs, conv_updates
+KERNELS = conv_verbs, winners, conv_updates
 CHECKS = {check.__name__: check for check in ALL + KERNELS}
 
 
@@ -285,6 +290,8 @@ KERNEL_MUTATIONS = [
     ("phase of the stride", "correlate.py", "(phase_x - padding) % stride", "phase_x", "conv_verbs"),
     ("border tap dropped", "correlate.py", "source_w - left)", "source_w - 1 - left)", "conv_verbs"),
     ("the last of equals wins", "pooling.py", "code if values[i] >", "code if values[i] >=", "conv_verbs"),
+    ("a difference keeps its own winners", "drives.py", "channel if biased else MEAN,", "channel,", "winners"),
+    ("layers that move taken for resting", "drives.py", "if largest != 0:", "if largest > 1:", "phases"),
     ("frame off by a row", "trace.py", "(y + padding) * wide", "y * wide", "conv_verbs"),
     ("biases of a map's first place", "update.py", "batch * n, plan[layer, BIASES])", "batch * n, n)", "conv_updates"),
 ]  # fmt: skip

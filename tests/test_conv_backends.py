@@ -222,6 +222,39 @@ def test_phases(net, batch, seed, variant):
     check_phases(net, batch, seed, variant)
 
 
+def moving_winners(backend, dtype="float64"):
+    """A pooled network whose free phase stops so early that the mean's winners still change in the nudged phase."""
+    layers = [eq.Layer((7, 9, 2)), eq.Layer((4, 5, 17), "tanh"), eq.Layer((2, 2, 5), "tanh"), eq.Layer(3)]
+    wires = [eq.Conv(0, 1, 3, 2, 1), eq.Conv(1, 2, 3, 1, 1, "max", 2), eq.Dense(2, 3), *map(eq.Bias, (1, 2, 3))]
+    schedule = eq.Schedule(
+        gamma=1.0, free_steps=1, nudged_steps=3, order="synchronous", form="mean-difference", tolerance=None
+    )
+    net = eq.Network(layers, wires, "squared-error", schedule, dtype, backend)
+    contract(net)
+    net.parameters[0][...] *= 0.01  # the first map hangs on what comes back to it, after the free phase has stopped
+    net.parameters[3][...] = 0
+    return net
+
+
+def check_moving_winners(net):
+    """The phases of a network whose winners move in the nudged phase; a difference has those of its mean."""
+    x = np.random.default_rng(0).uniform(-1, 1, (9, net.sizes[0])).astype(net.dtype)
+    free = eq.free_phase(net, x)
+    nudged = eq.nudged_phase(net, free, np.zeros(9, int), 0.25)
+    pooled, wire = net.connections[1], eq.reference.conv
+    before, after = (np.empty((9, net.sizes[2]), np.int32) for _ in range(2))
+    for winners, state in ((before, free.state[1]), (after, nudged.mean[1])):
+        wire.choose(winners, state, net.parameters[1], pooled.geometry(net.shapes))
+    assert (before != after).mean() > 0.05
+    check_phases(net, 9, 0)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("backend", COMPILED)
+def test_a_difference_has_the_winners_of_its_mean(backend, dtype):
+    check_moving_winners(moving_winners(backend, dtype))
+
+
 def unbounded(net):
     """The same network without lateral connections, whose projection comes after the optimiser's step."""
     wires = [c for c in net.connections if c.stem != "lateral"]
