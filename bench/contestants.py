@@ -213,4 +213,7 @@ def step_entries(p: Problem, optimiser: str, threads: int = 1) -> dict[str, Entr
                 continue
             c = EqStep(ours, schedule, optimiser, lr=1e-6, threads=count if threads > 1 else None)
             entries[label] = Entry(c.run, c, name, f"{schedule.free_steps}+{schedule.nudged_steps}", flops)
+        if not unavailable("c"):
+            c = EqStep(ours, schedule, optimiser, lr=1e-6, threads=threads if threads > 1 else None, backend="c")
+            entries[f"eqkernel c, {name}"] = Entry(c.run, c, name, entries[f"eqkernel, {name}"].steps, flops)
     return entries

@@ -106,12 +106,13 @@ def check_step(p: Problem, optimiser: str, entries: dict[str, Entry]) -> dict[st
         else:
             schedule = eqkernel.SCHEDULES[entry.schedule]
             own = replace(p, gamma=schedule.gamma)
-            fresh = EqStep(own, schedule, optimiser, lr=1.0, eps=1.0)
+            backend = entry.contestant.net.backend
+            fresh = EqStep(own, schedule, optimiser, lr=1.0, eps=1.0, backend=backend)
         whole, worst = cosines(step_gradient(fresh, optimiser), implicit_gradient(own.to("float64")))
         row: Row = {"residual": None, "cosine": whole, "worst cosine": worst}
         seen[name] = row
         if name not in STEPS:
-            settled = EqSettle(own, schedule)
+            settled = EqSettle(own, schedule, backend=backend)
             settled.run()
             row["residual"] = residual(own, settled.states(), frozen=True)
         if not (whole > 0.999 and worst > 0.99):

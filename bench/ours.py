@@ -54,8 +54,8 @@ class EqSettle:
 
 class EqStep:
     def __init__(self, p: Problem, schedule: Any, optimiser: str = "sgd", lr: float = 1e-4, eps: float = 1e-8,
-                 threads: int | None = None):  # fmt: skip
-        self.p, self.threads, self.net = p, threads, network(p, schedule)
+                 threads: int | None = None, backend: str = "cpu"):  # fmt: skip
+        self.p, self.threads, self.net = p, threads, network(p, schedule, backend)
         self.optimiser = eqkernel.Adam(lr=lr, eps=eps) if optimiser == "adam" else eqkernel.SGD(lr=lr)
 
     def run(self) -> None:

@@ -4,10 +4,14 @@ from functools import cache
 
 import pytest
 
+from eqkernel.backends import unavailable
+
 from .contestants import STEPS, Entry, step_entries
 from .measure import TRAINED, check_step
 from .problem import training
 
+BACKENDS = ("eqkernel",) if unavailable("c") else ("eqkernel", "eqkernel c")
+OURS = [f"{backend}, {schedule}" for backend in BACKENDS for schedule in ("few-step", "single-sweep")]
 # What the schedules leave unsettled is a column of the table, not a reason to fail.
 pytestmark = pytest.mark.filterwarnings("ignore::eqkernel.UnsettledWarning")
 
@@ -20,7 +24,7 @@ def verified(sizes: tuple[int, ...], optimiser: str) -> dict[str, Entry]:
     return entries
 
 
-@pytest.mark.parametrize("name", [*STEPS, "eqkernel, few-step", "eqkernel, single-sweep"])
+@pytest.mark.parametrize("name", [*STEPS, *OURS])
 @pytest.mark.parametrize("optimiser", ["sgd", "adam"])
 @pytest.mark.parametrize("sizes", TRAINED, ids=lambda sizes: "-".join(map(str, sizes)))
 def test_step(benchmark, sizes: tuple[int, ...], optimiser: str, name: str) -> None:

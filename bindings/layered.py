@@ -8,15 +8,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..costs import CrossEntropy, SquaredError
 from ..cpu import layered
-from ..cpu.compile import get_threads, spread
+from ..cpu.compile import WORTH_A_THREAD, get_threads, spread
+from ..optimisers import Optimiser
 from ..schedules import FORMS, NUDGES, ORDERS, Schedule
+from ..step import Whole
 from .library import POINTER, SUFFIX, check, ffi, functions, lib, variant
 
 if TYPE_CHECKING:
     from ..network import Network
 
 Settled = tuple[int, float, float]
+COSTS = SquaredError, CrossEntropy  # those whose loss the library knows
 
 
 class Workspace(layered.Workspace):
@@ -27,6 +31,7 @@ class Workspace(layered.Workspace):
         self.blocks = [(int(row), int(n)) for row, n in layers[["row", "size"]][1:]]
         self._views = {}
         self._schedule: Schedule | None = None
+        self._moments: list[NDArray] | None = None
         self.run = functions(self.dtype)
         self.layers, self.parameters = layers, parameters
         job = self.job = ffi.new(f"eqk_job_{SUFFIX[self.dtype]} *")
@@ -44,6 +49,7 @@ class Workspace(layered.Workspace):
         job = self.job
         job.state, job.mean, job.difference = map(self.pointer, (self.state, self.mean, self.difference))
         job.report = ffi.from_buffer("eqk_report[]", self.report)
+        self.loss, self.correct = ffi.new("double *"), ffi.new("int64_t *")
 
     def pointer(self, array: NDArray) -> Any:
         """Where an array of the network's type begins."""
@@ -76,11 +82,23 @@ class Workspace(layered.Workspace):
         plan.order, plan.nudge = ORDERS[schedule.order], NUDGES[schedule.nudge]
         return job
 
-    def aim(self, target: NDArray, beta: float, variant: str, schedule: Schedule) -> None:
-        """Adds the nudge towards `target` (B, n_L) to the job; it must stay alive until the call."""
+    def aim(
+        self, target: NDArray | None, beta: float, variant: str, schedule: Schedule, labels: NDArray | None = None
+    ) -> None:
+        """Adds the nudge to the job, towards `target` (B, n_L) or `labels` (B,); they must live until the call."""
         job = self.job
-        job.target, job.beta = self.pointer(target), -beta if variant == "negative" else beta
+        job.target = ffi.NULL if target is None else self.pointer(target)
+        job.labels = ffi.NULL if labels is None else ffi.from_buffer("int64_t[]", labels)
+        job.beta = -beta if variant == "negative" else beta
         job.schedule.form = FORMS[schedule.form] if variant == "centered" else lib.EQK_STATE
+
+    def learn(self, optimiser: Optimiser, parameters: NDArray) -> None:
+        """Adds the optimiser's next step to the job."""
+        job, moments = self.job, optimiser.moments_for(parameters)
+        fill_optimiser(job, optimiser.rule, (optimiser.rate(), optimiser.weight_decay), optimiser.hyper())
+        if self._moments is not moments:
+            self._moments = moments
+            job.first, job.second = (self.pointer(m) if m.size else ffi.NULL for m in moments)
 
     def settled(self, phase: int, batch: int) -> Settled:
         """Steps, residual and early residual of a phase (0 free, 1 nudged), those of the slowest tile."""
@@ -125,6 +143,29 @@ class Layered(layered.Layered):
         mean, difference = ([x, *workspace.views(name, len(x))] for name in ("mean", "difference"))
         return mean, difference, workspace.settled(1, len(x))
 
+    def step(
+        self, x: NDArray, target: NDArray | None, labels: NDArray | None, beta: float, variant: str,
+        schedule: Schedule, optimiser: Optimiser,
+    ) -> Whole | None:  # fmt: skip
+        """A whole training step in one call, as `eqkernel.step` wants it, where it would stay on one thread.
+
+        The first step of an optimiser with moments is left to the phases, which make these or refuse them.
+        """
+        network, batch = self.network, len(x)
+        if optimiser.rule is None or type(network.cost) not in COSTS:
+            return None
+        if get_threads() > 1 and 4.0 * self.synapses * batch > WORTH_A_THREAD:
+            return None
+        if optimiser.moments and (optimiser.owner is None or optimiser.owner() is not network.buffer):
+            return None
+        workspace = self.reserve(batch, True)
+        job = workspace.prepare(x, schedule)
+        workspace.aim(target, beta, variant, schedule, labels)
+        workspace.learn(optimiser, network.buffer)
+        if workspace.run.train_step(job, workspace.loss, workspace.correct):
+            return None
+        return Whole(workspace.settled(0, batch), workspace.settled(1, batch), workspace.loss[0], workspace.correct[0])
+
     def _over_tiles(self, phase: Any, job: Any, steps: int) -> None:  # type: ignore[override]
         count = functions(self.network.dtype).tiles(job.batch)
 
@@ -159,7 +200,7 @@ class Layered(layered.Layered):
         spread(part, get_threads(), 4.0 * self.synapses * len(x))
 
 
-def fill_optimiser(job: Any, rule: int, rates: tuple[float, float], hyper: tuple[float, ...]) -> None:
+def fill_optimiser(job: Any, rule: int | None, rates: tuple[float, float], hyper: tuple[float, ...]) -> None:
     """The rule, (rate, decay) and constants of the step to come."""
     optimiser = job.optimiser
     optimiser.rule, (optimiser.rate, optimiser.decay) = rule, rates

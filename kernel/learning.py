@@ -10,8 +10,6 @@ the batch: nothing is propagated through a stored graph.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from numpy.typing import ArrayLike, NDArray
 
 from .cortex import Adjustment, Reward, modulated
@@ -19,24 +17,9 @@ from .errors import EqkernelError, is_whole
 from .interop import resident, returner, stream_of
 from .network import Network
 from .optimisers import SGD, Optimiser
-from .outcomes import Outcome
-from .phases import Equilibrium, Nudged, check_input, free_phase, measure, nudged_phase
+from .phases import Nudged, check_input, free_phase, measure, nudged_phase
 from .schedules import Schedule
-
-
-@dataclass(frozen=True)
-class Step:
-    """What one training step did: mean loss and accuracy before it, steps taken, and how well it settled.
-
-    accuracy is None for targets that are not labels; residual and outcome are those of the phase that settled worse.
-    """
-
-    loss: float
-    accuracy: float | None
-    free_steps: int
-    nudged_steps: int
-    residual: float
-    outcome: Outcome
+from .step import Step, step_at_once, summary
 
 
 def train_step(
@@ -68,15 +51,16 @@ def train_step(
 
     with stream_of(network, x):
         x = resident(network, x)
+        if reward is adjustment is None and (step := step_at_once(network, x, y, beta, optimiser, variant, schedule)):
+            return step  # the phases below in one call of the engine, to the same result
         free = free_phase(network, x, schedule, reuse=True)
         nudged = nudged_phase(network, free, y, beta, variant, reuse=True)
         nudged = modulated(network, free, y, nudged, reward, adjustment)
         loss, accuracy = measure(network, free, y)
         hebbian_update(network, nudged, optimiser)
 
-    phases: tuple[Equilibrium | Nudged, ...] = (free, nudged)
-    worse = max(phases, key=lambda phase: (phase.outcome is Outcome.OUT_OF_STEPS, phase.residual))
-    return Step(loss, accuracy, free.steps, nudged.steps, worse.residual, worse.outcome)
+    phases = ((phase.steps, phase.residual, phase.outcome) for phase in (free, nudged))
+    return summary(loss, accuracy, *phases)
 
 
 def hebbian_update(network: Network, nudged: Nudged, optimiser: Optimiser) -> None:

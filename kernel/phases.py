@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .network import Network
 
 VARIANTS = {"centered": 2, "positive": 1, "negative": 1}
+Settled = tuple[int, float, float]  # steps, the residual of the last, and the largest of their first half
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def free_phase(
             settled = settled[0], float("nan"), settled[2]
             if on_device(x):
                 check_finite("x", x)
-        outcome = _judge(network, "free", settled, plan)
+        outcome = judged(network, "free", settled, plan)
         return Equilibrium(back(state), settled[0], settled[1], outcome, plan, memory)
 
 
@@ -113,7 +114,7 @@ def nudged_phase(
         memory = free.memory if reuse else network.engine.detach(free.memory)
         x = to_network(network, "x", x)
         mean, difference, settled = network.engine.nudged(memory, x, target, float(beta), variant, plan)
-        outcome = _judge(network, "nudged", settled, plan)
+        outcome = judged(network, "nudged", settled, plan)
         return Nudged(back(mean), back(difference), settled[0], settled[1], outcome, plan)
 
 
@@ -171,7 +172,8 @@ def check_input(network: Network, x: ArrayLike) -> NDArray:
     return to_network(network, "x", x)
 
 
-def _judge(network: Network, phase: str, settled: tuple[int, float, float], schedule: Schedule) -> Outcome:
+def judged(network: Network, phase: str, settled: Settled, schedule: Schedule) -> Outcome:
+    """The outcome of a phase; DivergenceError for one that diverged, a warning for the first that did not settle."""
     steps, residual, early = settled
     outcome = judge(residual, early, steps, schedule.tolerance)
     if outcome is Outcome.DIVERGED:
@@ -191,7 +193,7 @@ def _judge(network: Network, phase: str, settled: tuple[int, float, float], sche
 
 
 def _callers_level() -> int:
-    """The stacklevel at which `_judge` warns at the first line outside this package."""
+    """The stacklevel at which `judged` warns at the first line outside this package."""
     level, frame = 1, sys._getframe(1)
     while frame.f_back is not None and frame.f_globals["__name__"].startswith(f"{__package__}."):
         level, frame = level + 1, frame.f_back

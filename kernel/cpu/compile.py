@@ -92,13 +92,13 @@ def get_threads() -> int:
     return _threads
 
 
-def spread(run: Callable[[int, int], None], parts: int, flops: float) -> None:
-    """Call run(part, parts) for every part, at most one a thread; kernels release the GIL.
+WORTH_A_THREAD = 4e7  # operations: some 0.3 ms, where to wake a thread can take 0.05
 
-    Work of less than some 0.3 ms is not worth waking a thread for, which can take 0.05 ms, and stays on this one.
-    """
+
+def spread(run: Callable[[int, int], None], parts: int, flops: float) -> None:
+    """Call run(part, parts) for every part, at most one a thread; kernels release the GIL. Little work stays here."""
     global _pool
-    parts = min(parts, _threads) if flops > 4e7 else 1
+    parts = min(parts, _threads) if flops > WORTH_A_THREAD else 1
     if parts <= 1:
         run(0, 1)
         return

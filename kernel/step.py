@@ -1,0 +1,94 @@
+"""What a training step did; and steps that an engine takes at once, all phases in one call.
+
+An engine may offer `step(x, target, labels, beta, variant, schedule, optimiser)`, of an x (B, n_0) that was checked
+and either targets (B, n_L) or labels (B,) that were not. It does what the phases of `eqkernel.learning` do, to the same
+bits, and gives back a Whole; or None, having changed no weight, where it does not cover the step or the step must not
+be done. Then the phases take place one by one, and say what is wrong.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from .errors import EqkernelError, is_finite
+from .optimisers import Optimiser
+from .outcomes import Outcome
+from .phases import VARIANTS, Settled, check_input, judged
+from .schedules import Schedule, find_schedule
+
+if TYPE_CHECKING:
+    from .network import Network
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one training step did: mean loss and accuracy before it, steps taken, and how well it settled.
+
+    accuracy is None for targets that are not labels; residual and outcome are those of the phase that settled worse.
+    """
+
+    loss: float
+    accuracy: float | None
+    free_steps: int
+    nudged_steps: int
+    residual: float
+    outcome: Outcome
+
+
+Phase = tuple[int, float, Outcome]  # steps, residual, outcome
+
+
+def summary(loss: float, accuracy: float | None, free: Phase, nudged: Phase) -> Step:
+    """The Step of these two phases."""
+    _, residual, outcome = max(free, nudged, key=lambda phase: (phase[2] is Outcome.OUT_OF_STEPS, phase[1]))
+    return Step(loss, accuracy, free[0], nudged[0], residual, outcome)
+
+
+class Whole(NamedTuple):
+    """A step that is done: both phases, mean loss, and how many labels the most active output had right."""
+
+    free: Settled
+    nudged: Settled
+    loss: float
+    correct: int
+
+
+def step_at_once(
+    network: Network,
+    x: ArrayLike,
+    y: ArrayLike,
+    beta: float,
+    optimiser: Optimiser,
+    variant: str,
+    schedule: str | Schedule | None,
+) -> Step | None:
+    """The whole training step by the engine; None, with nothing done, where the phases have to do it one by one.
+
+    Raises EqkernelError for the x and the schedules that `free_phase` refuses.
+    """
+    at_once = getattr(network.engine, "step", None)
+    if at_once is None or variant not in VARIANTS or not (is_finite(beta) and beta > 0):
+        return None
+    plan = network.schedule if schedule is None else find_schedule(schedule)
+    x, target, labels = check_input(network, x), None, None
+    try:
+        given = np.asarray(y)
+        if given.ndim == 1 and given.dtype.kind in "iu":
+            labels = np.ascontiguousarray(given, np.int64)
+        else:
+            target = network.cost.targets(given, network.sizes[-1], network.dtype)
+    except (EqkernelError, ValueError):
+        return None
+    if len(given) != len(x) or (whole := at_once(x, target, labels, float(beta), variant, plan, optimiser)) is None:
+        return None
+    network.project()
+    optimiser.steps += 1
+    free, nudged = (
+        (settled[0], settled[1], judged(network, phase, settled, plan))
+        for phase, settled in (("free", whole.free), ("nudged", whole.nudged))
+    )
+    return summary(whole.loss, None if labels is None else whole.correct / len(x), free, nudged)

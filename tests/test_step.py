@@ -1,0 +1,188 @@
+"""A training step in one call of the engine is the phases' step, to the last bit, in all it does and says."""
+
+import warnings
+from functools import partial
+
+import numpy as np
+import pytest
+
+import eqkernel
+from eqkernel import Network
+from eqkernel.backends import unavailable
+from eqkernel.costs import SquaredError
+
+pytestmark = pytest.mark.skipif(bool(unavailable("c")), reason="the C library was not built")
+
+NETS = {
+    "readout": partial(Network.dense, 9, 17, 11, 4),
+    "squared error": partial(Network.dense, 9, 17, 4, neuron="sigmoid", cost="squared-error"),
+    "recurrent": partial(Network.recurrent, 9, 12, 4, bound=0.4),
+}
+OPTIMISERS = {
+    "sgd": partial(eqkernel.SGD, lr=0.1, weight_decay=0.1),
+    "momentum": partial(eqkernel.Momentum, lr=0.05),
+    "adam": partial(eqkernel.Adam, lr=0.01, weight_decay=0.1),
+}
+MODES = ["at once", "phases"]
+
+
+@pytest.fixture
+def taken(monkeypatch):
+    """taken(net) tells of each of its steps whether the engine took it at once, taken() of those of all networks.
+
+    It never does of a network that has an attribute `phases_only`.
+    """
+    from eqkernel.bindings.layered import Layered
+
+    step, seen = Layered.step, []
+
+    def spied(self, *arguments):
+        whole = None if getattr(self.network, "phases_only", False) else step(self, *arguments)
+        seen.append((self.network, whole is not None))
+        return whole
+
+    monkeypatch.setattr(Layered, "step", spied)
+    return lambda net=None: [done for network, done in seen if net in (None, network)]
+
+
+def pair(make, **options):
+    """Two equal networks, of which the second goes phase by phase."""
+    nets = [make(backend="c", seed=1, **options) for _ in MODES]
+    nets[1].phases_only = True
+    return nets
+
+
+def batch_of(size, net, labels=True):
+    rng = np.random.default_rng(size)
+    x, y = rng.random((size, net.sizes[0])), rng.integers(0, net.sizes[-1], size)
+    return x.astype(net.dtype), y if labels else np.eye(net.sizes[-1], dtype=net.dtype)[y]
+
+
+def same(first, second, terms):
+    """Equal Steps; the loss alone may differ, by the rounding of the phases' sum of `terms` terms, none negative."""
+    loss, eps = second.loss, np.finfo(np.float32).eps
+    assert abs(first.loss - loss) <= terms * eps * loss
+    assert vars(first) | {"loss": 0} == vars(second) | {"loss": 0}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("optimiser", OPTIMISERS)
+@pytest.mark.parametrize("kind", NETS)
+@pytest.mark.filterwarnings("ignore::eqkernel.UnsettledWarning")
+def test_a_step_at_once_is_the_step_of_the_phases(taken, kind, optimiser, dtype):
+    for schedule in ("few-step", "single-sweep", "converged"):
+        for variant, labels, size in (("centered", True, 41), ("negative", False, 5), ("positive", True, 1)):
+            nets = pair(NETS[kind], dtype=dtype, schedule=schedule)
+            optimisers = [OPTIMISERS[optimiser]() for _ in nets]
+            for count in (size, size, max(1, size // 2)):  # a smaller batch in the same memory
+                x, y = batch_of(count, nets[0], labels)
+                steps = [
+                    eqkernel.train_step(net, x, y, beta=0.1, variant=variant, optimiser=o)
+                    for net, o in zip(nets, optimisers, strict=True)
+                ]
+                same(*steps, terms=4 * (nets[0].sizes[-1] + count))
+                np.testing.assert_array_equal(nets[0].buffer, nets[1].buffer)
+            assert optimisers[0].steps == optimisers[1].steps == 3
+            first = optimiser == "sgd"  # the phases make an optimiser's moments
+            assert taken(nets[0]) == [first, True, True] and taken(nets[1]) == [False] * 3
+
+
+def test_other_ways_to_say_the_same_are_taken_at_once(taken):
+    net = NETS["readout"](backend="c")
+    x, y = batch_of(6, net)
+    for given_x, given_y in ((x.tolist(), y.tolist()), (x.astype(float), y.astype(np.uint8)), (x[::-1], y[::-1])):
+        eqkernel.train_step(net, given_x, given_y, lr=1e-3)
+    assert taken(net) == [True] * 3
+
+
+def test_what_the_library_does_not_know_is_left_to_the_phases(taken):
+    class Doubled(SquaredError):
+        def loss(self, output, target):
+            return 2 * super().loss(output, target)
+
+    net = Network.dense(9, 7, 4, cost=Doubled(), output="linear", backend="c")
+    x, y = batch_of(6, net)
+    eqkernel.train_step(net, x, y, lr=1e-3)
+    net = NETS["readout"](backend="c")
+    eqkernel.train_step(net, x, y, lr=1e-3, reward="surprise")
+    eqkernel.train_step(net, x, y, optimiser=eqkernel.Muon(lr=1e-3))
+    assert not any(taken())
+
+
+def test_two_threads_do_large_steps_phase_by_phase(taken):
+    before = eqkernel.get_threads()
+    try:
+        for threads in (2, 1):
+            eqkernel.set_threads(threads)
+            net = Network.dense(784, 256, 10, backend="c")
+            x, y = batch_of(64, net)
+            eqkernel.train_step(net, x, y, lr=1e-3)
+            assert taken(net) == [threads == 1]
+    finally:
+        eqkernel.set_threads(before)
+
+
+def spoilt(x, y, **changes):
+    return {"x": x, "y": y, "beta": 0.1, "lr": 0.1} | changes
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda x, y: {"x": np.where(np.arange(x.size).reshape(x.shape) == 7, np.nan, x)},
+        lambda x, y: {"x": np.where(np.arange(x.size).reshape(x.shape) == 7, np.inf, x)},
+        lambda x, y: {"x": x[:, 1:]},
+        lambda x, y: {"x": x[:0], "y": y[:0]},
+        lambda x, y: {"y": np.where(np.arange(len(y)) == 3, 4, y)},
+        lambda x, y: {"y": np.where(np.arange(len(y)) == 3, -1, y)},
+        lambda x, y: {"y": y[1:]},
+        lambda x, y: {"y": y.astype(float)},
+        lambda x, y: {"y": np.full((len(y), 4), np.nan)},
+        lambda x, y: {"y": np.ones((len(y), 4))},
+        lambda x, y: {"beta": -0.1},
+        lambda x, y: {"beta": "much"},
+        lambda x, y: {"variant": "sideways"},
+        lambda x, y: {"schedule": "eventually"},
+    ],
+)
+def test_bad_input_is_refused_in_the_same_words_and_changes_nothing(taken, change):
+    said = []
+    for net in pair(NETS["readout"]):
+        x, y = batch_of(6, net)
+        before = net.buffer.copy()
+        with pytest.raises(eqkernel.EqkernelError) as error:
+            eqkernel.train_step(net, **spoilt(x, y) | change(x, y))
+        said.append(str(error.value))
+        np.testing.assert_array_equal(net.buffer, before)
+    assert said[0] == said[1] and not any(taken())
+
+
+@pytest.mark.parametrize("spoil", ["free", "loss", "nudged"])
+def test_divergence_is_told_in_the_same_words_and_changes_nothing(taken, spoil):
+    said = []
+    for net in pair(partial(Network.dense, 9, 7, 4, neuron="linear", cost="squared-error", schedule="converged")):
+        x, y = batch_of(6, net)
+        if spoil == "loss":
+            net.parameters[-1][0] = np.nan
+        else:
+            net.buffer *= 100  # feedback that grows
+        before = net.buffer.copy()
+        schedule = eqkernel.SCHEDULES["converged"].but(free_steps=1, nudged_steps=40) if spoil == "nudged" else None
+        with pytest.raises(eqkernel.DivergenceError) as error:
+            eqkernel.train_step(net, x, y, lr=0.1, schedule=schedule)
+        said.append(str(error.value))
+        np.testing.assert_array_equal(net.buffer, before)
+    assert said[0] == said[1] and not any(taken())
+
+
+def test_an_unsettled_network_warns_once_from_the_callers_line(taken):
+    told = []
+    for net in pair(NETS["readout"], schedule=eqkernel.SCHEDULES["few-step"].but(tolerance=1e-9)):
+        x, y = batch_of(6, net)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            for _ in range(2):
+                eqkernel.train_step(net, x, y, lr=0.1)
+        told.append([(str(w.message), w.category, w.filename) for w in caught])
+    assert told[0] == told[1] and len(told[0]) == 1 and told[0][0][2] == __file__
+    assert taken() == [True, True, False, False]
