@@ -11,8 +11,6 @@ from eqkernel import Network
 from eqkernel.backends import unavailable
 from eqkernel.costs import SquaredError
 
-pytestmark = pytest.mark.skipif(bool(unavailable("c")), reason="the C library was not built")
-
 NETS = {
     "readout": partial(Network.dense, 9, 17, 11, 4),
     "squared error": partial(Network.dense, 9, 17, 4, neuron="sigmoid", cost="squared-error"),
@@ -26,13 +24,23 @@ OPTIMISERS = {
 MODES = ["at once", "phases"]
 
 
+@pytest.fixture(params=["cpu", "c"])
+def backend(request):
+    if unavailable(request.param):
+        pytest.skip("the C library was not built")
+    return request.param
+
+
 @pytest.fixture
-def taken(monkeypatch):
+def taken(monkeypatch, backend):
     """taken(net) tells of each of its steps whether the engine took it at once, taken() of those of all networks.
 
     It never does of a network that has an attribute `phases_only`.
     """
-    from eqkernel.bindings.layered import Layered
+    if backend == "c":
+        from eqkernel.bindings.layered import Layered
+    else:
+        from eqkernel.cpu.layered import Layered
 
     step, seen = Layered.step, []
 
@@ -45,9 +53,9 @@ def taken(monkeypatch):
     return lambda net=None: [done for network, done in seen if net in (None, network)]
 
 
-def pair(make, **options):
+def pair(make, backend, **options):
     """Two equal networks, of which the second goes phase by phase."""
-    nets = [make(backend="c", seed=1, **options) for _ in MODES]
+    nets = [make(backend=backend, seed=1, **options) for _ in MODES]
     nets[1].phases_only = True
     return nets
 
@@ -69,10 +77,10 @@ def same(first, second, terms):
 @pytest.mark.parametrize("optimiser", OPTIMISERS)
 @pytest.mark.parametrize("kind", NETS)
 @pytest.mark.filterwarnings("ignore::eqkernel.UnsettledWarning")
-def test_a_step_at_once_is_the_step_of_the_phases(taken, kind, optimiser, dtype):
+def test_a_step_at_once_is_the_step_of_the_phases(taken, backend, kind, optimiser, dtype):
     for schedule in ("few-step", "single-sweep", "converged"):
         for variant, labels, size in (("centered", True, 41), ("negative", False, 5), ("positive", True, 1)):
-            nets = pair(NETS[kind], dtype=dtype, schedule=schedule)
+            nets = pair(NETS[kind], backend, dtype=dtype, schedule=schedule)
             optimisers = [OPTIMISERS[optimiser]() for _ in nets]
             for count in (size, size, max(1, size // 2)):  # a smaller batch in the same memory
                 x, y = batch_of(count, nets[0], labels)
@@ -87,28 +95,43 @@ def test_a_step_at_once_is_the_step_of_the_phases(taken, kind, optimiser, dtype)
             assert taken(nets[0]) == [first, True, True] and taken(nets[1]) == [False] * 3
 
 
-def test_other_ways_to_say_the_same_are_taken_at_once(taken):
-    net = NETS["readout"](backend="c")
+@pytest.mark.filterwarnings("ignore::eqkernel.UnsettledWarning")
+def test_nothing_of_a_step_is_left_for_the_next(taken, backend):
+    net = NETS["readout"](backend=backend)
+    strong = eqkernel.SCHEDULES["few-step"].but(gamma=0.3)
+    for size, schedule in ((40, "few-step"), (7, "few-step"), (7, strong), (40, strong), (40, "few-step")):
+        fresh, (x, y) = NETS["readout"](backend=backend), batch_of(size, net)
+        fresh.buffer[...] = net.buffer
+        for each in (net, fresh):
+            eqkernel.train_step(each, x, y, lr=0.1, schedule=schedule)
+        np.testing.assert_array_equal(net.buffer, fresh.buffer)
+    assert all(taken())
+
+
+def test_other_ways_to_say_the_same_are_taken_at_once(taken, backend):
+    net = NETS["readout"](backend=backend)
     x, y = batch_of(6, net)
     for given_x, given_y in ((x.tolist(), y.tolist()), (x.astype(float), y.astype(np.uint8)), (x[::-1], y[::-1])):
         eqkernel.train_step(net, given_x, given_y, lr=1e-3)
     assert taken(net) == [True] * 3
 
 
-def test_what_the_library_does_not_know_is_left_to_the_phases(taken):
+def test_what_an_engine_does_not_know_is_left_to_the_phases(taken, backend):
     class Doubled(SquaredError):
         def loss(self, output, target):
             return 2 * super().loss(output, target)
 
-    net = Network.dense(9, 7, 4, cost=Doubled(), output="linear", backend="c")
+    net = Network.dense(9, 7, 4, cost=Doubled(), output="linear", backend=backend)
     x, y = batch_of(6, net)
     eqkernel.train_step(net, x, y, lr=1e-3)
-    net = NETS["readout"](backend="c")
+    assert taken() == [backend == "cpu"]  # the C library knows but some costs
+    net = NETS["readout"](backend=backend)
     eqkernel.train_step(net, x, y, lr=1e-3, reward="surprise")
     eqkernel.train_step(net, x, y, optimiser=eqkernel.Muon(lr=1e-3))
-    assert not any(taken())
+    assert not any(taken()[1:])
 
 
+@pytest.mark.parametrize("backend", ["c"], indirect=True)
 def test_two_threads_do_large_steps_phase_by_phase(taken):
     before = eqkernel.get_threads()
     try:
@@ -145,9 +168,9 @@ def spoilt(x, y, **changes):
         lambda x, y: {"schedule": "eventually"},
     ],
 )
-def test_bad_input_is_refused_in_the_same_words_and_changes_nothing(taken, change):
+def test_bad_input_is_refused_in_the_same_words_and_changes_nothing(taken, backend, change):
     said = []
-    for net in pair(NETS["readout"]):
+    for net in pair(NETS["readout"], backend):
         x, y = batch_of(6, net)
         before = net.buffer.copy()
         with pytest.raises(eqkernel.EqkernelError) as error:
@@ -158,9 +181,10 @@ def test_bad_input_is_refused_in_the_same_words_and_changes_nothing(taken, chang
 
 
 @pytest.mark.parametrize("spoil", ["free", "loss", "nudged"])
-def test_divergence_is_told_in_the_same_words_and_changes_nothing(taken, spoil):
+def test_divergence_is_told_in_the_same_words_and_changes_nothing(taken, backend, spoil):
     said = []
-    for net in pair(partial(Network.dense, 9, 7, 4, neuron="linear", cost="squared-error", schedule="converged")):
+    make = partial(Network.dense, 9, 7, 4, neuron="linear", cost="squared-error", schedule="converged")
+    for net in pair(make, backend):
         x, y = batch_of(6, net)
         if spoil == "loss":
             net.parameters[-1][0] = np.nan
@@ -175,9 +199,9 @@ def test_divergence_is_told_in_the_same_words_and_changes_nothing(taken, spoil):
     assert said[0] == said[1] and not any(taken())
 
 
-def test_an_unsettled_network_warns_once_from_the_callers_line(taken):
+def test_an_unsettled_network_warns_once_from_the_callers_line(taken, backend):
     told = []
-    for net in pair(NETS["readout"], schedule=eqkernel.SCHEDULES["few-step"].but(tolerance=1e-9)):
+    for net in pair(NETS["readout"], backend, schedule=eqkernel.SCHEDULES["few-step"].but(tolerance=1e-9)):
         x, y = batch_of(6, net)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")

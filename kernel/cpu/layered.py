@@ -7,14 +7,19 @@ Covers networks whose every layer is driven by the one below it (dense or convol
 from __future__ import annotations
 
 from copy import copy
+from math import isfinite
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..connections import Conv
+from ..costs import one_hot
+from ..errors import EqkernelError, all_finite
 from ..optimisers import Optimiser
+from ..outcomes import Outcome, judge
 from ..schedules import FORMS, NUDGES, ORDERS, Schedule
+from ..step import Whole
 from . import chain, conv, tiles, update
 from .compile import get_threads, spread
 from .microkernel import VECTOR_BYTES
@@ -84,6 +89,8 @@ class Layered:
         self.reports_nan = not network.has_readout  # a residual is not finite where a state is not
         self.workspace: Workspace | None = None
         self._constants: tuple[Schedule, Constants] | None = None
+        self._scales: tuple[Schedule, int, NDArray] | None = None
+        self._traces = np.empty((0, update.scratch(plan.table, VECTOR_BYTES // network.dtype.itemsize)), network.dtype)
 
     def reserve(self, batch: int, reuse: bool) -> Workspace:
         """Memory for a batch: new, or the network's own, which grows to the largest batch and is then used again."""
@@ -162,6 +169,36 @@ class Layered:
             taken, residual, early = workspace.report[:count].max(axis=0).tolist()  # a NaN wins
         return int(taken), residual, early
 
+    def step(
+        self, x: NDArray, target: NDArray | None, labels: NDArray | None, beta: float, variant: str,
+        schedule: Schedule, optimiser: Optimiser,
+    ) -> Whole | None:  # fmt: skip
+        """A whole training step, as `eqkernel.step` wants it: the phases' kernels, with less Python between them.
+
+        The first step of an optimiser with moments is left to the phases, which make these or refuse them.
+        """
+        network = self.network
+        if optimiser.rule is None:
+            return None
+        if optimiser.moments and (optimiser.owner is None or optimiser.owner() is not network.buffer):
+            return None
+        if target is None:
+            try:
+                target = one_hot(labels, network.sizes[-1], network.dtype)  # type: ignore[arg-type]
+            except EqkernelError:
+                return None
+        workspace, state, free = self.free(x, schedule, True)
+        loss = float(network.cost.loss(state[-1], target).mean())
+        if not (isfinite(loss) and all_finite(state[-1])):
+            return None
+        mean, difference, nudged = self.nudged(workspace, x, target, beta, variant, schedule)
+        for steps, residual, early in (free, nudged):
+            if judge(residual, early, steps, schedule.tolerance) is Outcome.DIVERGED:
+                return None
+        self.update(mean, difference, optimiser, schedule)
+        correct = 0 if labels is None else int(np.count_nonzero(state[-1].argmax(axis=1) == labels))
+        return Whole(free, nudged, loss, correct)
+
     def update(self, mean: list[NDArray], difference: list[NDArray], optimiser: Optimiser, schedule: Schedule) -> None:
         """One optimiser step on every connection."""
         if optimiser.rule is None:
@@ -181,15 +218,13 @@ class Layered:
         return [out[at : at + w.size].reshape(w.shape) for at, w in shapes]
 
     def _update(self, theta, first, second, mean, difference, schedule, rule, rates, hyper) -> None:  # type: ignore[no-untyped-def]
-        network, dtype, batch = self.network, self.network.dtype, len(mean[0])
-        vector = VECTOR_BYTES // dtype.itemsize
-        scales = np.zeros(len(self.sizes), dtype)
-        for connection in network.connections:
-            scales[connection.post] = network.scale(connection, schedule) / batch
-        scales[0] = network.has_readout
+        dtype, batch, threads = self.network.dtype, len(mean[0]), get_threads()
+        scales = self.scales(schedule, batch)
         rate, decay = (dtype.type(value) for value in rates)
         constants = np.array(hyper, dtype)
-        traces = np.empty((get_threads(), update.scratch(self.plan.table, vector)), dtype)
+        if len(self._traces) < threads:
+            self._traces = np.empty((threads, self._traces.shape[1]), dtype)
+        traces = self._traces
         winners = self._winners(mean)
         x, flat_mean, flat_difference = mean[0].reshape(-1), _flat(mean), _flat(difference)
 
@@ -199,7 +234,18 @@ class Layered:
                 index, parts, rate, decay, rule, constants,
             )  # fmt: skip
 
-        spread(part, get_threads(), 2.0 * (self.plan.hoisted + 2 * self.plan.products) * batch)
+        spread(part, threads, 2.0 * (self.plan.hoisted + 2 * self.plan.products) * batch)
+
+    def scales(self, schedule: Schedule, batch: int) -> NDArray:
+        """The scales of `update.update_part` for so many samples; kept for the next call, which mostly has as many."""
+        if self._scales is None or self._scales[0] is not schedule or self._scales[1] != batch:
+            network = self.network
+            scales = np.zeros(len(self.sizes), network.dtype)
+            for connection in network.connections:
+                scales[connection.post] = network.scale(connection, schedule) / batch
+            scales[0] = network.has_readout
+            self._scales = schedule, batch, scales
+        return self._scales[2]
 
     def _winners(self, mean: list[NDArray]) -> NDArray:
         """Where the mean state's max poolings are, laid out as the flat states; empty if there are none."""
