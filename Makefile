@@ -3,10 +3,12 @@
 PYTHON ?= python3
 BIN := .venv/bin
 CUDA ?= 13
+FUZZ_SECONDS ?= 600
 GPU_TESTS := tests/test_cuda.py tests/test_cuda_backend.py tests/test_cuda_conv.py tests/test_cuda_large.py
 APT = $$([ $$(id -u) = 0 ] || echo sudo) apt-get install --yes --no-install-recommends
 
-.PHONY: help demo test bench test-gpu bench-gpu lint clean check-fixed check-rtl check-valgrind synth vectors
+.PHONY: help demo test bench test-gpu bench-gpu lint clean fuzz install-c check-fixed check-rtl check-sanitize \
+    check-valgrind synth vectors
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s%s\n", $$1, $$2 }' Makefile
@@ -42,9 +44,16 @@ check-rtl: ## integer network: SystemVerilog equals C99 in Verilator, bits and c
 	command -v verilator > /dev/null || $(APT) verilator
 	sh bindings/integer/rtl/check_rtl.sh build/rtl
 
-check-valgrind: .venv/installed-test ## integer network: valgrind finds nothing (installs it on Debian)
+check-sanitize: .venv/installed-test ## C library: AddressSanitizer and UBSan find nothing in the examples and the C tests
+	$(BIN)/python -m pytest -q tests/test_c_examples.py tests/test_fuzz.py tests/test_integer_vectors.py
+
+check-valgrind: .venv/installed-test ## C library and integer network: valgrind finds nothing (installs it on Debian)
 	command -v valgrind > /dev/null || $(APT) valgrind
-	$(BIN)/python -m pytest -q tests/test_integer_vectors.py -k valgrind
+	$(BIN)/python -m pytest -q tests/test_fuzz.py tests/test_integer_vectors.py -k valgrind
+
+fuzz: ## fuzz the C ABI with libFuzzer for FUZZ_SECONDS, 600 (installs clang on Debian)
+	sh tests/fuzz/fuzz.sh probe || $(APT) clang libclang-rt-dev
+	sh tests/fuzz/fuzz.sh $(FUZZ_SECONDS) build/fuzz
 
 synth: .venv/installed-hardware ## integer network: resources and clock on an ECP5, five seeds (some 45 minutes on two cores)
 	$(BIN)/python bindings/integer/rtl/synthesise.py

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import traceback
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
@@ -111,7 +112,7 @@ MUTATIONS = [Mutation(*row) for row in (
     ("a NaN hides", "return v_largest(largest) + v_poison(poison)", "return v_largest(largest)", "divergence"),
     # what is checked before
     ("NULL let through", "if (!(p)) \\", "if (0) \\", "refusals", "abi_f32"),
-    ("misalignment let through", "if ((uintptr_t)(p) % sizeof(type)) \\", "if (0) \\", "refusals", "abi_f32"),
+    ("misalignment let through", "REQUIRE((uintptr_t)(p) % sizeof(type) == 0,", "REQUIRE(1,", "refusals", "abi_f32"),
     ("label let through", "job->labels[b] >= 0 && job->labels[b] < classes", "job->labels[b] <= classes", "refusals",
      "abi_f32"),
     ("overflow of sizes", "b <= MOST / a", "a * b <= MOST", "refusals", "abi_f32"),
@@ -136,23 +137,23 @@ def units() -> list[str]:
     return sorted(path.stem for path in (BINDINGS / "src").glob("*.c"))
 
 
-def compile_unit(bindings: Path, unit: str, folder: Path) -> Path:
+def compile_unit(bindings: Path, unit: str, folder: Path, flags: Sequence[str] = FLAGS) -> Path:
     """The object of src/`unit`.c in a copy of the bindings, compiled quickly."""
     made = folder / f"{unit}.o"
-    command = [CC, *FLAGS, f"-I{bindings / 'include'}", "-c", bindings / "src" / f"{unit}.c", "-o", made]
+    command = [CC, *flags, f"-I{bindings / 'include'}", "-c", bindings / "src" / f"{unit}.c", "-o", made]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return made
 
 
-def compile_changed(folder: Path, unit: str, old: str, new: str) -> Path:
+def compile_changed(folder: Path, unit: str, old: str, new: str, flags: Sequence[str] = FLAGS) -> Path:
     """The same of a copy in `folder`, where the one place that reads `old` reads `new`."""
     for name in ("src", "include"):
         shutil.copytree(BINDINGS / name, folder / name)
     places = [path for path in (folder / "src").glob("*.[ch]") for _ in range(path.read_text().count(old))]
     assert len(places) == 1, f"`{old}` occurs {len(places)} times"
     places[0].write_text(places[0].read_text().replace(old, new))
-    return compile_unit(folder, unit, folder)
+    return compile_unit(folder, unit, folder, flags)
 
 
 def link(library: Path, objects: dict[str, Path]) -> Path:

@@ -2,9 +2,10 @@
 static int64_t rounded(int64_t n) { return (n + CHAINS - 1) / CHAINS * CHAINS; }
 
 static eqk_status check_layers(const EQK(job) * job) {
-    int64_t row = 0, last = job->count - 1;
+    int64_t row = 0, last;
     POINTER(job->layers, int64_t);
     REQUIRE(job->count >= 2 && job->count <= 1 << 20, EQK_BAD_SIZE);
+    last = job->count - 1;
     REQUIRE(job->parameter_count > 0 && job->parameter_count <= MOST, EQK_BAD_SIZE);
     for (int64_t l = 0; l <= last; l++) {
         const eqk_layer *layer = job->layers + l;
@@ -71,6 +72,7 @@ static eqk_status check_nudge(const EQK(job) * job) {
     REQUIRE((EQK_REAL)job->beta != 0 && isfinite((EQK_REAL)job->beta), EQK_BAD_VALUE);
     REALS(job->mean);
     REALS(job->difference);
+    POINTER_OR_NULL(job->labels, int64_t);
     if (job->target) {
         REALS(job->target);
         return EQK_OK;

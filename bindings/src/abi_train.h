@@ -40,6 +40,8 @@ eqk_status EQK(train_step)(const EQK(job) * job, double *loss, int64_t *correct)
     CHECK(check_phases(job, 0, 0));
     CHECK(check_nudge(job));
     CHECK(check_update(job));
+    POINTER_OR_NULL(loss, double);
+    POINTER_OR_NULL(correct, int64_t);
     CHOOSE(job->variant);
     tiles = EQK(tiles)(job->batch);
     for (int64_t tile = 0; tile < tiles; tile++) {

@@ -22,14 +22,14 @@ static inline int fits3(int64_t a, int64_t b, int64_t c) { return fits(a, b) && 
             return status; \
     } while (0)
 
-/* A pointer to numbers of `type`. */
+/* A pointer to numbers of `type`; one that may be NULL. */
 #define POINTER(p, type) \
     do { \
         if (!(p)) \
             return EQK_NULL_POINTER; \
-        if ((uintptr_t)(p) % sizeof(type)) \
-            return EQK_MISALIGNED; \
+        POINTER_OR_NULL(p, type); \
     } while (0)
+#define POINTER_OR_NULL(p, type) REQUIRE((uintptr_t)(p) % sizeof(type) == 0, EQK_MISALIGNED)
 
 static inline int between(double x, double low, double high) { return x > low && x <= high; } /* false for NaN */
 

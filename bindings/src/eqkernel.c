@@ -38,6 +38,9 @@ eqk_status eqk_conv_post(const eqk_conv *conv, int64_t *height, int64_t *width, 
     shape g;
     if (status)
         return status;
+    POINTER_OR_NULL(height, int64_t);
+    POINTER_OR_NULL(width, int64_t);
+    POINTER_OR_NULL(n_post, int64_t);
     g = shape_of(conv);
     if (height)
         *height = g.post_height;

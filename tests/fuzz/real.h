@@ -1,0 +1,349 @@
+/* Fuzzed calls of the functions of one type: EQK_REAL and EQK() are set by the file that includes this one, twice. */
+
+#define REALS(count) ((EQK_REAL *)array(count, sizeof(EQK_REAL), 1))
+#define WRITES(count) ((EQK_REAL *)writes(REALS(count), sizeof(EQK_REAL), 0))
+
+/* Working memory of exactly the size asked for, wherever it begins; or too little. */
+static void *EQK(work)(size_t needed, size_t *size) {
+    void *memory;
+    broken |= !needed; /* there is no such call */
+    unaddressable |= needed > LARGEST * sizeof(EQK_REAL);
+    broken |= unaddressable;
+    memory = array((int64_t)(needed / sizeof(EQK_REAL)), sizeof(EQK_REAL), 1);
+    *size = needed && spoil() ? draw(2) % needed : needed;
+    return writes(memory, sizeof(EQK_REAL), 1);
+}
+
+/* The product of two sizes, -1 if they cannot be had. */
+static int64_t EQK(times)(int64_t a, int64_t b) {
+    if (a <= 0 || b <= 0 || a > LARGEST || b > LARGEST / a) {
+        broken = 1;
+        return -1;
+    }
+    return a * b;
+}
+#define TIMES(a, b) EQK(times)(a, b)
+#define SIZE(n) ((n) > LARGEST ? -1 : (n)) /* of an array along one axis */
+
+static void EQK(dense)(int which) {
+    int lateral = which >= 4;
+    int64_t batch = size(70), n_pre = size(80), n_post = lateral ? n_pre : size(80);
+    int64_t pres = TIMES(batch, n_pre), posts = TIMES(batch, n_post), weights = TIMES(n_post, n_pre);
+    double scale = number();
+    size_t work_size;
+    void *work;
+    EQK_REAL *out, *a, *b, *c;
+    switch (which % 4) {
+    case 0:
+        out = WRITES(SIZE(batch)), a = REALS(pres), b = REALS(posts), c = REALS(weights);
+        if (lateral)
+            TRY(EQK(lateral_energy)(variant, out, a, b, c, batch, n_pre));
+        else
+            TRY(EQK(dense_energy)(variant, out, a, b, c, batch, n_pre, n_post));
+        break;
+    case 1:
+        out = WRITES(posts), a = REALS(pres), b = REALS(weights);
+        work = EQK(work)(EQK(dense_workspace)(n_pre, n_post), &work_size);
+        if (lateral)
+            TRY(EQK(lateral_drive_post)(variant, out, a, b, batch, n_pre, work, work_size));
+        else
+            TRY(EQK(dense_drive_post)(variant, out, a, b, batch, n_pre, n_post, work, work_size));
+        break;
+    case 2:
+        out = WRITES(pres), a = REALS(posts), b = REALS(weights);
+        if (lateral)
+            TRY(EQK(lateral_drive_pre)(variant, out, a, b, batch, n_pre));
+        else
+            TRY(EQK(dense_drive_pre)(variant, out, a, b, batch, n_pre, n_post));
+        break;
+    default:
+        out = WRITES(weights), a = REALS(pres), b = REALS(posts);
+        if (lateral)
+            TRY(EQK(lateral_hebbian)(variant, out, a, b, scale, batch, n_pre));
+        else
+            TRY(EQK(dense_hebbian)(variant, out, a, b, scale, batch, n_pre, n_post));
+    }
+}
+
+static void EQK(bias)(int which) {
+    int64_t batch = size(70), n = size(80), all = TIMES(batch, n);
+    double scale = number();
+    if (which == 0) {
+        EQK_REAL *out = WRITES(SIZE(batch)), *a = REALS(all), *b = REALS(SIZE(n));
+        TRY(EQK(bias_energy)(variant, out, a, b, batch, n));
+    } else if (which == 1) {
+        EQK_REAL *out = WRITES(all), *a = REALS(SIZE(n));
+        TRY(EQK(bias_drive_post)(variant, out, a, batch, n));
+    } else {
+        EQK_REAL *out = WRITES(SIZE(n)), *a = REALS(all);
+        TRY(EQK(bias_hebbian)(variant, out, a, scale, batch, n));
+    }
+}
+
+static int EQK(neuron)(void) {
+    int neuron = (int)code(EQK_HARD_SIGMOID, EQK_FHN - 1);
+    return neuron == EQK_SOFTMAX ? EQK_FHN : neuron;
+}
+
+static void EQK(neurons)(int which) {
+    int64_t batch = size(40), n = size(80), all = TIMES(batch, n);
+    int neuron = EQK(neuron)();
+    EQK_REAL *out = WRITES(which == 4 ? SIZE(batch) : all), *a = REALS(all), *b = which == 2 ? REALS(all) : NULL;
+    if (which == 0)
+        TRY(EQK(neurons_rate)(variant, out, a, all, neuron));
+    else if (which == 1) {
+        double step = finite();
+        TRY(EQK(neurons_relax)(variant, out, a, step, all, neuron));
+    } else if (which == 2)
+        TRY(EQK(neurons_difference)(variant, out, a, b, all, neuron));
+    else if (which == 3) {
+        if (neuron >= EQK_HARD_SIGMOID && neuron <= EQK_FHN) /* the neuron is not asked for */
+            TRY(EQK(neurons_softmax)(variant, out, a, batch, n));
+    } else
+        TRY(EQK(neurons_potential)(variant, out, a, batch, n, neuron));
+}
+
+static void EQK(diffusion)(int which) {
+    int64_t batch = size(3), rows = size(12), width = size(60), all = TIMES(TIMES(batch, rows), width);
+    int boundary = (int)code(EQK_PERIODIC, EQK_NEUMANN);
+    double scale = number();
+    EQK_REAL *out = WRITES(which == 0 ? SIZE(batch) : which == 1 ? all : 1), *a = REALS(all);
+    EQK_REAL *b = which == 1 ? NULL : REALS(all);
+    if (which == 0)
+        TRY(EQK(diffusion_energy)(variant, out, a, b, scale, batch, rows, width, boundary));
+    else if (which == 1)
+        TRY(EQK(diffusion_drive_post)(variant, out, a, scale, batch, rows, width, boundary));
+    else
+        TRY(EQK(diffusion_hebbian)(variant, out, a, b, scale, batch, rows, width, boundary));
+}
+
+static void EQK(field)(void) {
+    int64_t rows = size(20), width = draw(1) % 8 ? size(70) : size(1100), all = TIMES(TIMES(2, rows), width);
+    int64_t steps = size(EQK_FIELD_STEPS), first = 0, last = 0;
+    int boundary = (int)code(EQK_PERIODIC, EQK_NEUMANN);
+    EQK_REAL *before = REALS(all), *after = WRITES(all), *largest = WRITES(1);
+    eqk_field field, *place = array(1, sizeof field / 8 * 8, 1);
+    size_t work_size;
+    void *work = EQK(work)(EQK(field_workspace)(width, steps), &work_size);
+    for (int i = 0; i < 7; i++)
+        (&field.Du)[i] = number();
+    if (place)
+        memcpy(place, &field, sizeof field);
+    if (all > 0)
+        first = among(rows + 1), last = first + among(rows + 1 - first);
+    if (spoil())
+        last = among(2) ? first - 1 : rows + 1;
+    TRY(EQK(field_advance)(variant, after, before, place, rows, width, steps, boundary, first, last, largest, work,
+                           work_size));
+}
+
+static void EQK(conv)(int which) {
+    int64_t batch = size(5), height, width, n_pre = -1, n_post = -1, filters = -1;
+    eqk_conv conv = {0}, *place = array(1, sizeof conv, 0);
+    size_t work_size;
+    void *work;
+    int32_t *winners;
+    EQK_REAL *out, *a, *b, *c;
+    double scale = number();
+    int before = broken;
+    conv.pre_height = size(10), conv.pre_width = size(10), conv.pre_channels = size(draw(1) % 4 ? 5 : 40);
+    conv.post_channels = size(draw(1) % 4 ? 5 : 40), conv.kernel = size(5), conv.stride = size(4);
+    conv.padding = among(5), conv.window = size(3);
+    conv.pool = which == 4 ? EQK_MAX_POOL : code(EQK_NO_POOL, EQK_AVERAGE_POOL);
+    if (draw(1) % 16 == 15) /* anything at all */
+        (&conv.pre_height)[among(9)] = (int64_t)draw(8);
+    broken = before; /* whether it can be, the library says itself */
+    if (place)
+        memcpy(place, &conv, sizeof conv);
+    if (eqk_conv_post(&conv, &height, &width, &n_post) == EQK_OK) {
+        MUST(height > 0 && width > 0 && n_post == height * width * conv.post_channels);
+        broken = 0;
+        n_pre = TIMES(TIMES(TIMES(conv.pre_height, conv.pre_width), conv.pre_channels), SIZE(batch));
+        filters = TIMES(TIMES(TIMES(conv.kernel, conv.kernel), conv.pre_channels), conv.post_channels);
+        n_post = TIMES(n_post, SIZE(batch));
+        unaddressable = broken;
+        broken |= before;
+    } else
+        broken = 1;
+    winners = which == 4 || conv.pool == EQK_MAX_POOL ? array(n_post, sizeof *winners, 0) : NULL;
+    if (which == 4)
+        writes(winners, sizeof *winners, 0);
+    work = EQK(work)(EQK(conv_workspace)(&conv), &work_size);
+    switch (which) {
+    case 0:
+        out = WRITES(SIZE(batch)), a = REALS(n_pre), b = REALS(n_post), c = REALS(filters);
+        TRY(EQK(conv_energy)(variant, out, a, b, c, winners, place, batch, work, work_size));
+        break;
+    case 1:
+        out = WRITES(n_post), a = REALS(n_pre), b = REALS(filters);
+        TRY(EQK(conv_drive_post)(variant, out, a, b, winners, place, batch, work, work_size));
+        break;
+    case 2:
+        out = WRITES(n_pre), a = REALS(n_post), b = REALS(filters);
+        TRY(EQK(conv_drive_pre)(variant, out, a, b, winners, place, batch, work, work_size));
+        break;
+    case 3:
+        out = WRITES(filters), a = REALS(n_pre), b = REALS(n_post);
+        TRY(EQK(conv_hebbian)(variant, out, a, b, scale, winners, place, batch, work, work_size));
+        break;
+    default:
+        a = REALS(n_pre), b = REALS(filters);
+        TRY(EQK(conv_choose)(variant, winners, a, b, place, batch, work, work_size));
+    }
+}
+
+/* Layers in a chain, their matrices one after the other or anywhere. Gives the sizes of the first and the last, and the
+ * sum of all but the first: -1 each, if they cannot be had. */
+static void EQK(draw_layers)(EQK(job) * job, int64_t *inputs, int64_t *classes, int64_t *rows) {
+    int64_t count = 2 + among(4), all = 0, sum = 0, anywhere = draw(1) % 4 == 3;
+    eqk_layer layers[5], *place;
+    static const int64_t wrong[] = {-2, INT64_MIN, INT64_MAX, ((int64_t)1 << 40) + 1};
+    for (int64_t l = 0; l < count; l++) {
+        int64_t n = 1 + among(24), softmax = l > 1 && l == count - 1 && draw(1) % 2;
+        eqk_layer layer = {n, -1, -1, -1, l == 0 ? 0 : softmax ? EQK_SOFTMAX : EQK(neuron)(), sum};
+        if (l) {
+            sum += n;
+            layer.weight = all, all += n * layers[l - 1].size;
+            layer.bias = all, all += n;
+            if (!softmax && draw(1) % 2)
+                layer.lateral = all, all += n * n;
+        }
+        layers[l] = layer;
+    }
+    for (int64_t l = 1; l < count && anywhere; l++) {
+        int64_t n = layers[l].size;
+        layers[l].weight = among(all - n * layers[l - 1].size + 1), layers[l].bias = among(all - n + 1);
+        if (layers[l].lateral >= 0)
+            layers[l].lateral = among(all - n * n + 1);
+    }
+    *inputs = layers[0].size, *classes = layers[count - 1].size, *rows = sum;
+    job->count = count, job->parameter_count = all;
+    if (spoil()) {
+        int64_t l = 1 + among(count - 1);
+        int64_t *fields[] = {&layers[l].weight, &layers[l].bias, &layers[l].lateral, &layers[l].row, &layers[l].neuron,
+                             &layers[l].size, &job->count, &job->parameter_count};
+        *fields[among(8)] = wrong[among(4)];
+        *inputs = *classes = *rows = -1;
+    }
+    place = array(count, sizeof *place, 0);
+    if (place)
+        memcpy(place, layers, (size_t)count * sizeof *place);
+    job->layers = place;
+}
+
+static void EQK(draw_settling)(EQK(job) * job) {
+    static const double tolerances[] = {0, 1e-3, 1e3, INFINITY};
+    eqk_schedule *s = &job->schedule;
+    s->order = (int32_t)code(EQK_SYNCHRONOUS, EQK_SWEEP);
+    s->step = s->order == EQK_EVEN_ODD && among(2) ? 1.5 : fraction();
+    s->tolerance = spoil() ? (among(2) ? NAN : -1) : tolerances[among(4)];
+    s->free_steps = steps(), s->nudged_steps = steps();
+}
+
+static void EQK(draw_nudge)(EQK(job) * job, int64_t classes) {
+    static const double betas[] = {0.1, 1, 1e-3, 1e30, 1e-30}, wrong[] = {0, NAN, INFINITY, 1e-320};
+    eqk_schedule *s = &job->schedule;
+    int64_t outs = TIMES(job->batch, classes);
+    s->form = (int32_t)code(EQK_STATE, EQK_MEAN_DIFFERENCE);
+    s->nudge = s->form == EQK_STATE || s->form == EQK_STATES ? (int32_t)code(EQK_FROZEN, EQK_LIVE) : EQK_FROZEN;
+    job->beta = spoil() ? wrong[among(sizeof(EQK_REAL) == 4 ? 4 : 3)] : betas[among(5)];
+    if (s->form == EQK_STATE && among(2))
+        job->beta = -job->beta;
+    int before = broken;
+    if (among(2) && !(job->target = REALS(outs)))
+        broken = before; /* labels will do */
+    before = broken;
+    if (!job->target || among(2)) {
+        int64_t *labels = array(outs < 0 ? -1 : job->batch, sizeof *labels, 0);
+        if (!labels && job->target)
+            broken = before;
+        job->labels = labels;
+        for (size_t b = 0; b < array_size / sizeof *labels; b++)
+            labels[b] = among(classes);
+        if (!job->target && array_size && spoil())
+            labels[among(job->batch)] = among(2) ? -1 : classes;
+    }
+}
+
+static void EQK(draw_optimiser)(EQK(job) * job) {
+    eqk_optimiser *o = &job->optimiser;
+    int64_t all = job->parameter_count > LARGEST ? -1 : job->parameter_count;
+    o->rule = (int32_t)code(EQK_GRADIENT, EQK_ADAM), o->rate = finite(), o->decay = finite();
+    for (int i = 0; i < 7; i++)
+        o->constants[i] = finite();
+    if (o->rule == EQK_MOMENTUM || o->rule == EQK_ADAM)
+        job->first = WRITES(all);
+    if (o->rule == EQK_ADAM)
+        job->second = WRITES(all);
+}
+
+/* A job that has what `which` needs, and nothing else. */
+static void EQK(phases)(int which) {
+    EQK(job) job = {0}, *place;
+    int settles = which != UPDATE, nudges = settles && which != FREE_PHASE, learns = which >= UPDATE;
+    int64_t inputs, classes, rows, tiles, first = 0, last = 0, parts, part;
+    double *loss;
+    int64_t *correct;
+    EQK(draw_layers)(&job, &inputs, &classes, &rows);
+    job.batch = size(draw(1) % 8 ? 5 : 70), job.version = spoil() ? 99 : EQK_ABI_VERSION;
+    rows = TIMES(job.batch, rows), inputs = TIMES(job.batch, inputs), tiles = EQK(tiles)(job.batch);
+    job.schedule.gamma = fraction();
+    job.parameters = REALS(rows < 0 ? -1 : job.parameter_count);
+    if (learns)
+        writes(job.parameters, sizeof(EQK_REAL), 0);
+    job.x = REALS(inputs);
+    if (nudges || learns)
+        job.mean = WRITES(rows), job.difference = WRITES(rows);
+    if (nudges)
+        EQK(draw_nudge)(&job, classes);
+    if (learns)
+        EQK(draw_optimiser)(&job);
+    if (settles) {
+        EQK(draw_settling)(&job);
+        job.state = WRITES(rows);
+        job.report = writes(array(rows < 0 ? -1 : 6 * tiles, sizeof(double), 1), sizeof(double), 0);
+        if (!broken || EQK(workspace)(&job))
+            job.work = EQK(work)(EQK(workspace)(&job), &job.work_size);
+    }
+    if (rows > 0)
+        first = among(tiles + 1), last = first + among(tiles + 1 - first);
+    if (settles && which != TRAIN_STEP && spoil())
+        last = among(2) ? first - 1 : tiles + 1;
+    place = array(1, sizeof job, 0);
+    job.variant = variant;
+    if (place)
+        memcpy(place, &job, sizeof job);
+#define DO(call) (variant == job.variant ? 0 : memcpy(&place->variant, &variant, sizeof variant), EQK(call))
+    switch (which) {
+    case FREE_PHASE: TRY(DO(free_phase)(place, first, last)); break;
+    case NUDGED_PHASE: TRY(DO(nudged_phase)(place, first, last)); break;
+    case SETTLE: TRY(DO(settle)(place, first, last)); break;
+    case UPDATE:
+        parts = spoil() ? bad_size() : 1 + among(4), part = parts > 0 && parts < 5 ? among(parts) : 0;
+        TRY(DO(update)(place, part, parts));
+        break;
+    default:
+        loss = optional(sizeof *loss), correct = optional(sizeof *correct);
+        TRY_STEP(DO(train_step)(place, loss, correct), 1);
+    }
+#undef DO
+}
+
+/* One of the functions. */
+static void EQK(anything)(int which) {
+    variant = draw_variant();
+    if (which < 8)
+        EQK(dense)(which);
+    else if (which < 11)
+        EQK(bias)(which - 8);
+    else if (which < 16)
+        EQK(neurons)(which - 11);
+    else if (which < 19)
+        EQK(diffusion)(which - 16);
+    else if (which < 20)
+        EQK(field)();
+    else if (which < 25)
+        EQK(conv)(which - 20);
+    else
+        EQK(phases)(which - 25);
+}

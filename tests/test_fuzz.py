@@ -1,0 +1,96 @@
+"""Random calls of the whole C ABI under sanitizers and valgrind: the harness of `make fuzz` without its fuzzer."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from c_mutations import BINDINGS, CC, Mutation, compile_changed
+
+HERE = Path(__file__).parent / "fuzz"
+EXAMPLES = BINDINGS / "examples"
+STRICT = ["-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "-g", "-ffp-contract=off"]
+SANITIZERS = ["-O0", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+pytestmark = pytest.mark.skipif(CC is None, reason="needs a C compiler")
+
+
+def compiled(folder, flags, *sources):
+    """Objects of sources, compiled strictly."""
+    made = []
+    for source in sources:
+        made.append(folder / f"{source.stem}.o")
+        command = [CC, *STRICT, *flags, f"-I{BINDINGS / 'include'}", "-c", source, "-o", made[-1]]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    return made
+
+
+def linked(program, flags, objects):
+    done = subprocess.run([CC, *flags, *objects, "-lm", "-o", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return program
+
+
+@pytest.fixture(scope="module")
+def sanitized(tmp_path_factory):
+    """The harness and the library, compiled with sanitizers: their objects by name."""
+    folder = tmp_path_factory.mktemp("sanitized")
+    (folder / "probe.c").write_text("int main(void) { return 0; }\n")
+    probe = [CC, *SANITIZERS, folder / "probe.c", "-o", folder / "probe"]
+    if subprocess.run(probe, capture_output=True).returncode:
+        pytest.skip("this compiler has no sanitizers")
+    library = compiled(folder, SANITIZERS, *sorted((BINDINGS / "src").glob("*.c")))
+    harness = compiled(folder, [*SANITIZERS, "-DSTANDALONE"], HERE / "abi.c")
+    return {path.stem: path for path in library + harness}
+
+
+def test_the_sanitizers_find_nothing_in_random_calls(sanitized, tmp_path):
+    """Calls of every function, whole ones to the same bits in two variants, and broken ones that are refused."""
+    program = linked(tmp_path / "abi", SANITIZERS, sanitized.values())
+    done = subprocess.run([program, "3000"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_sanitizers_find_nothing_in_the_example(sanitized, tmp_path):
+    objects = [path for name, path in sanitized.items() if name != "abi"]
+    objects += compiled(tmp_path, SANITIZERS, EXAMPLES / "train.c")
+    done = subprocess.run([linked(tmp_path / "train", SANITIZERS, objects)], capture_output=True, text=True)
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    assert "4 of 4 right" in done.stdout
+
+
+PLANTED = (
+    Mutation("NULL let through", "if (!(p)) \\", "if (0) \\", "", "abi_f32"),
+    Mutation("misalignment let through", "REQUIRE((uintptr_t)(p) % sizeof(type) == 0,", "REQUIRE(1,", "", "abi_f32"),
+    Mutation("a size let through", "#define DENSE_SIZES REQUIRE(", "#define DENSE_SIZES REQUIRE(1 || ", "", "abi_f64"),
+    Mutation("a label let through", "job->labels[b] < classes", "job->labels[b] <= classes", "", "abi_f64"),
+    Mutation("a neuron let through", "layer->neuron <= EQK_FHN,", "layer->neuron <= EQK_FHN + 99,", "", "abi_f32"),
+    Mutation("workspace a line short", "sizeof(EQK_REAL) + 64 : 0;", "sizeof(EQK_REAL) : 0;", "", "abi_f32"),
+)
+
+
+@pytest.mark.parametrize("planted", PLANTED, ids=[p.bug for p in PLANTED])
+def test_random_calls_find_a_planted_bug(planted, sanitized, tmp_path):
+    changed = compile_changed(tmp_path / "changed", planted.unit, planted.old, planted.new, SANITIZERS)
+    program = linked(tmp_path / "abi", SANITIZERS, {**sanitized, planted.unit: changed}.values())
+    assert subprocess.run([program, "20000"], capture_output=True).returncode != 0
+
+
+@pytest.mark.skipif(shutil.which("valgrind") is None, reason="needs valgrind: make check-valgrind")
+def test_valgrind_finds_nothing(tmp_path):
+    """Neither memory that was never set, nor leaks: the example, and random calls."""
+    library = compiled(tmp_path, ["-O1"], *sorted((BINDINGS / "src").glob("*.c")))
+    valgrind = ["valgrind", "--quiet", "--error-exitcode=9", "--leak-check=full"]
+    for source, arguments in ((EXAMPLES / "train.c", []), (HERE / "abi.c", ["500", "loose"])):
+        objects = compiled(tmp_path, ["-O1", "-DSTANDALONE"], source)
+        program = linked(tmp_path / source.stem, [], library + objects)
+        done = subprocess.run([*valgrind, program, *arguments], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+
+def test_the_fuzzer_says_what_it_lacks(tmp_path):
+    environment = {**os.environ, "PATH": str(tmp_path)}
+    sh = shutil.which("sh")
+    done = subprocess.run([sh, HERE / "fuzz.sh", "1", tmp_path], env=environment, capture_output=True, text=True)
+    assert done.returncode != 0 and "needs clang with libFuzzer" in done.stderr
