@@ -14,7 +14,9 @@ from ..errors import EqkernelError, lookup
 try:
     from ._eqkernel import ffi, lib
 except ImportError as error:
-    raise ImportError(f"the C library was not built when eqkernel was installed ({error})") from None
+    if isinstance(error, ModuleNotFoundError) and error.name == f"{__package__}._eqkernel":
+        raise ModuleNotFoundError("the C library was not built when eqkernel was installed") from None
+    raise ImportError(f"the C library was built, but does not load: {error}") from None
 
 SUFFIX = {np.dtype(np.float32): "f32", np.dtype(np.float64): "f64"}
 VARIANTS = {"auto": lib.EQK_AUTO, "scalar": lib.EQK_SCALAR, "avx2": lib.EQK_AVX2, "avx512": lib.EQK_AVX512}

@@ -32,6 +32,7 @@ BACKENDS = {
         "which the driver supports)",
     ),
 }
+BROKEN = "reinstall eqkernel, for this Python and this machine"  # what to do where all is there, but does not load
 MODULES = {"c": "bindings.backend"}  # where it is not the package of that name
 
 
@@ -47,6 +48,8 @@ def unavailable(name: str) -> str | None:
     """Why backend `name` cannot be used here and the fix; None if it can."""
     _, fix = lookup("backend", name, BACKENDS)
     found = _import(name)
+    if isinstance(found, ImportError) and not isinstance(found, ModuleNotFoundError):
+        return f"{found}; {BROKEN}"
     lack = found if isinstance(found, ImportError) else found.missing() if hasattr(found, "missing") else None
     return None if lack is None else f"{lack}; {fix}"
 

@@ -322,3 +322,29 @@ def test_an_install_without_a_compiler_succeeds_and_lacks_only_this_backend(arch
     place, chosen, missing, why = result.stdout.splitlines()
     assert place.startswith(str(tmp_path)) and chosen == "cpu" and set(missing.split()) - {"cuda"} == {"c"}
     assert "was not built" in why and "install a C compiler and reinstall eqkernel" in why
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (
+            "ImportError('undefined symbol: fma')",
+            "was built, but does not load: undefined symbol: fma; reinstall eqkernel",
+        ),
+        ("ModuleNotFoundError('no cffi', name='_cffi_backend')", "was built, but does not load: no cffi; reinstall"),
+        ("ModuleNotFoundError('none', name=name)", "was not built when eqkernel was installed; install a C compiler"),
+    ],
+)
+def test_a_library_that_does_not_load_is_not_taken_for_one_that_was_not_built(error, expected):
+    code = f"""
+import sys
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name.endswith("._eqkernel"):
+            raise {error}
+sys.meta_path.insert(0, Finder())
+from eqkernel.backends import unavailable
+print(unavailable("c"))
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert expected in result.stdout
