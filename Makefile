@@ -4,6 +4,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 CUDA ?= 13
 FUZZ_SECONDS ?= 600
+PREFIX ?= /usr/local
+CFLAGS ?= -O3
 GPU_TESTS := tests/test_cuda.py tests/test_cuda_backend.py tests/test_cuda_conv.py tests/test_cuda_large.py
 APT = $$([ $$(id -u) = 0 ] || echo sudo) apt-get install --yes --no-install-recommends
 
@@ -50,6 +52,15 @@ check-sanitize: .venv/installed-test ## C library: AddressSanitizer and UBSan fi
 check-valgrind: .venv/installed-test ## C library and integer network: valgrind finds nothing (installs it on Debian)
 	command -v valgrind > /dev/null || $(APT) valgrind
 	$(BIN)/python -m pytest -q tests/test_fuzz.py tests/test_integer_vectors.py -k valgrind
+
+install-c: ## compile the C library; put it, its header and eqkernel.pc under PREFIX (/usr/local)
+	mkdir -p $(PREFIX)/include $(PREFIX)/lib/pkgconfig
+	$(CC) -std=c99 $(CFLAGS) -ffp-contract=off -fno-math-errno -fvisibility=hidden -fPIC -shared \
+		-Ibindings/include bindings/src/*.c -lm -o $(PREFIX)/lib/libeqkernel.so
+	cp bindings/include/eqkernel.h $(PREFIX)/include
+	printf 'Name: eqkernel\nDescription: %s\nVersion: %s\nCflags: -I%s\nLibs: -L%s -leqkernel\nLibs.private: -lm\n' \
+		'equilibrium propagation in C99' "$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)" \
+		'$(PREFIX)/include' '$(PREFIX)/lib' > $(PREFIX)/lib/pkgconfig/eqkernel.pc
 
 fuzz: ## fuzz the C ABI with libFuzzer for FUZZ_SECONDS, 600 (installs clang on Debian)
 	sh tests/fuzz/fuzz.sh probe || $(APT) clang libclang-rt-dev

@@ -1,5 +1,6 @@
 """The example in C compiles without a warning and learns (test_fuzz.py has it under sanitizers)."""
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -23,6 +24,21 @@ def test_the_example_compiles_strictly_and_learns(tmp_path):
     done = subprocess.run([program], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "4 of 4 right" in done.stdout and not done.stderr
+
+
+@pytest.mark.skipif(not (shutil.which("make") and shutil.which("pkg-config")), reason="needs make and pkg-config")
+def test_an_installed_library_is_found_by_pkg_config(tmp_path):
+    command = ["make", "install-c", f"PREFIX={tmp_path}", "CFLAGS=-O0", f"CC={CC}"]
+    subprocess.run(command, cwd=ROOT.parent, check=True, capture_output=True)
+    lib = tmp_path / "lib"
+    environment = {**os.environ, "PKG_CONFIG_PATH": str(lib / "pkgconfig"), "LD_LIBRARY_PATH": str(lib)}
+    config = ["pkg-config", "--cflags", "--libs", "eqkernel"]
+    flags = subprocess.run(config, env=environment, capture_output=True, text=True)
+    assert flags.returncode == 0, flags.stderr
+    build = [CC, "-std=c99", ROOT / "examples/train.c", *flags.stdout.split(), "-o", tmp_path / "train"]
+    subprocess.run(build, check=True, env=environment)
+    done = subprocess.run([tmp_path / "train"], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0 and "4 of 4 right" in done.stdout, done.stderr
 
 
 SETTLE = """#include <stdio.h>
