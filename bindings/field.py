@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ..cpu.compile import get_threads, spread
 from ..cpu.diffusion import mirrored
+from ..cpu.threads import get_threads, spread
 from ..reference.field import Constants
 from .library import check, ffi, functions, lib, variant, writes
 

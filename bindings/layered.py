@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..costs import CrossEntropy, SquaredError
 from ..cpu import layered
-from ..cpu.compile import WORTH_A_THREAD, get_threads, spread
+from ..cpu.threads import WORTH_A_THREAD, get_threads, spread
 from ..optimisers import Optimiser
 from ..schedules import FORMS, NUDGES, ORDERS, Schedule
 from ..step import Whole

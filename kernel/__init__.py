@@ -10,7 +10,7 @@ labels = predict(net, x_test)
 from .connections import Bias, Conv, Dense, Lateral
 from .cortex import REWARDS, Adjustment, Reward
 from .costs import BinaryCrossEntropy, CrossEntropy, SquaredError
-from .cpu.compile import get_threads, set_threads
+from .cpu.threads import get_threads, set_threads
 from .errors import BackendError, DivergenceError, EqkernelError
 from .learning import Step, ep_gradient, hebbian_update, predict, train_step
 from .network import Layer, Network

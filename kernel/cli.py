@@ -18,7 +18,7 @@ from rich.console import Console
 from . import __version__, cli_conv, cli_fields, data, models, report
 from .cli_options import BACKEND, CLOTHES, DATA, DIGITS, FOLDER, SEED, SEEDS, THREADS, VALIDATION, choice, prepare
 from .costs import COSTS
-from .cpu.compile import set_threads
+from .cpu.threads import set_threads
 from .datafiles import read_image
 from .doctor import examine
 from .errors import EqkernelError

@@ -27,7 +27,7 @@ from .cli_options import (
 )  # fmt: skip
 from .conv_figures import MapStory, difference_maps, draw_maps
 from .cortex import REWARDS, Adjustment
-from .cpu.compile import set_threads
+from .cpu.threads import set_threads
 from .errors import EqkernelError
 from .interop import to_host
 from .network import Network

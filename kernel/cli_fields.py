@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from .backends import BACKENDS
-from .cpu.compile import set_threads
+from .cpu.threads import set_threads
 from .errors import EqkernelError
 from .field_figures import check_format, draw_march, draw_response, image_of, save_arrays, save_frames
 from .fields import PRESETS, SCHEMES, FitzHughNagumo

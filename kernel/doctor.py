@@ -17,7 +17,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from .backends import BACKENDS, load_backend, unavailable
-from .cpu.compile import get_threads
+from .cpu.threads import get_threads
 from .learning import ep_gradient
 from .network import Network
 from .phases import free_phase

@@ -3,8 +3,8 @@
 `dense`, `conv`, `bias`, `lateral` and `neurons` hold the verbs. For layered networks `layered` takes over with fused
 kernels: `chain` settles a tile of samples (laid out as `tiles` and `plan` say) by its `drives`, and `update` forms the
 Hebbian contrast and applies the optimiser. Under all of them `microkernel` and `gemm` are the matrix product,
-`correlate`, `pooling` and `trace` the parts of a convolution, `arithmetic` the scalar functions and `compile` the one
-way a kernel is compiled and spread over threads.
+`correlate`, `pooling` and `trace` the parts of a convolution, `arithmetic` the scalar functions, `compile` the one
+way a kernel is compiled and `threads` those that it is spread over.
 """
 
 from __future__ import annotations

@@ -1,10 +1,8 @@
-"""How every CPU kernel is compiled, and how tiles are spread over threads."""
+"""How every CPU kernel is compiled."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -14,8 +12,6 @@ import numba
 from numba import types
 from numba.core import config
 from numba.extending import intrinsic
-
-from ..errors import EqkernelError, is_whole
 
 
 def _prefer_wide_vectors() -> None:
@@ -72,39 +68,3 @@ def never_inline(typing):  # type: ignore[no-untyped-def]
         return context.get_dummy_value()
 
     return types.void(), emit
-
-
-_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-_pool: ThreadPoolExecutor | None = None
-
-
-def set_threads(count: int) -> None:
-    """Use `count` threads in the CPU kernels from now on; results do not depend on it."""
-    global _threads, _pool
-    if not is_whole(count, 1):
-        raise EqkernelError(f"threads must be a whole number of at least 1, not {count!r}")
-    if count != _threads:
-        _threads, _pool = count, None
-
-
-def get_threads() -> int:
-    """How many threads the CPU kernels use."""
-    return _threads
-
-
-WORTH_A_THREAD = 4e7  # operations: some 0.3 ms, where to wake a thread can take 0.05
-
-
-def spread(run: Callable[[int, int], None], parts: int, flops: float) -> None:
-    """Call run(part, parts) for every part, at most one a thread; kernels release the GIL. Little work stays here."""
-    global _pool
-    parts = min(parts, _threads) if flops > WORTH_A_THREAD else 1
-    if parts <= 1:
-        run(0, 1)
-        return
-    if _pool is None:
-        _pool = ThreadPoolExecutor(_threads - 1, thread_name_prefix="eqkernel")
-    others = [_pool.submit(run, part, parts) for part in range(1, parts)]
-    run(0, parts)
-    for other in others:
-        other.result()

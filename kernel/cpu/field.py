@@ -15,9 +15,10 @@ import numpy as np
 
 from ..reference.field import Constants
 from .arithmetic import maximum
-from .compile import get_threads, inline, kernel, spread
+from .compile import inline, kernel
 from .diffusion import mirrored, source
 from .stencil import fetch, rows_of_field
+from .threads import get_threads, spread
 
 STEPS = 16  # at most, in one pass over memory
 TILE = 4096  # bytes of a tile's row: all levels fit the second cache

@@ -21,9 +21,9 @@ from ..outcomes import Outcome, judge
 from ..schedules import FORMS, NUDGES, ORDERS, Schedule
 from ..step import Whole
 from . import chain, conv, tiles, update
-from .compile import get_threads, spread
 from .microkernel import VECTOR_BYTES
 from .plan import Plan
+from .threads import get_threads, spread
 
 if TYPE_CHECKING:
     from ..network import Network
@@ -58,9 +58,10 @@ class Workspace:
         self._views: dict[str, tuple[int, list[NDArray]]] = {}
 
     def with_own_results(self) -> Workspace:
-        """A workspace that shares all but the arrays a nudged phase returns."""
+        """A workspace that shares all but the arrays a nudged phase returns, `state` as a mean among them."""
         other = copy(self)
-        other.mean, other.difference, other._views = np.empty_like(self.mean), np.empty_like(self.difference), {}
+        other.state, other._views = self.state.copy(), {}
+        other.mean, other.difference = np.empty_like(self.mean), np.empty_like(self.difference)
         return other
 
     def views(self, name: str, batch: int) -> list[NDArray]:

@@ -1,0 +1,193 @@
+"""The team of threads: every part is done once, errors and interrupts reach the caller, nobody waits for ever."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import weakref
+
+import numpy as np
+import pytest
+
+import eqkernel as eq
+from eqkernel.cpu import threads
+from eqkernel.cpu.threads import WORTH_A_THREAD, spread
+
+MUCH = 2 * WORTH_A_THREAD
+
+
+@pytest.fixture(autouse=True)
+def three_threads():
+    before = eq.get_threads()
+    eq.set_threads(3)
+    yield
+    eq.set_threads(before)
+
+
+def done(flops=MUCH, parts=3):
+    """(part, parts, whether another thread did it) of every call, sorted."""
+    calls, here = [], threading.get_ident()
+    spread(lambda part, of: calls.append((part, of, threading.get_ident() != here)), parts, flops)
+    return sorted(calls)
+
+
+TEAM = [(0, 3, False), (1, 3, True), (2, 3, True)]
+
+
+def test_every_part_is_done_once():
+    assert done() == TEAM
+    assert done(parts=9) == TEAM and done(parts=2) == [(0, 2, False), (1, 2, True)]
+    assert done(flops=WORTH_A_THREAD) == done(parts=1) == [(0, 1, False)]
+
+
+def test_a_hand_over_never_loses_a_part():
+    count = np.zeros(3, int)
+
+    def run(part, parts):
+        count[part] += 1
+
+    for _ in range(5000):
+        spread(run, 3, MUCH)
+    assert count.tolist() == [5000] * 3
+
+
+@pytest.mark.parametrize("culprit", [0, 1, 2])
+def test_an_error_reaches_the_caller_when_all_parts_are_done(culprit):
+    finished = []
+
+    def run(part, parts):
+        if part == culprit:
+            raise ZeroDivisionError(part)
+        time.sleep(0.05)
+        finished.append(part)
+
+    with pytest.raises(ZeroDivisionError, match=str(culprit)):
+        spread(run, 3, MUCH)
+    assert sorted(finished) == sorted({0, 1, 2} - {culprit})
+    assert done() == TEAM
+
+
+def test_work_within_work_is_done_alone():
+    inner = []
+    spread(lambda part, parts: inner.append(done()), 3, MUCH)
+    assert inner == [[(0, 1, False)]] * 3
+
+
+def test_two_callers_at_once():
+    """One has the team, the other works alone; a network each learns what it learns by itself."""
+    rng = np.random.default_rng(0)
+    x, y = rng.random((256, 300), np.float32), rng.integers(0, 4, 256)
+
+    def trained(seed):
+        net = eq.Network.dense(300, 200, 200, 4, seed=seed, backend="cpu")
+        for _ in range(20):
+            eq.train_step(net, x, y, lr=0.1)
+        return net.buffer
+
+    alone = [trained(seed) for seed in (0, 1)]
+    together = [None, None]
+
+    def learn(seed):
+        together[seed] = trained(seed)
+
+    callers = [threading.Thread(target=learn, args=(seed,)) for seed in (0, 1)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    for a, b in zip(alone, together, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("moment", ["own part", "waiting", "waiting, twice"])
+def test_an_interrupt_waits_for_the_workers(moment):
+    """Else they would go on writing into arrays that the caller believes to be his again."""
+    finished, begun = [], threading.Barrier(3)
+    times = 2 if moment == "waiting, twice" else 1
+
+    def run(part, parts):
+        begun.wait()
+        if part == 0:
+            if moment == "own part":
+                signal.raise_signal(signal.SIGINT)
+            return
+        if part == 1 and moment != "own part":
+            for _ in range(times):
+                time.sleep(0.05)
+                os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.1)
+        finished.append(part)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            spread(run, 3, MUCH)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert sorted(finished) == [1, 2]
+    assert done() == TEAM
+
+
+def test_an_idle_worker_keeps_nothing():
+    array = np.zeros(5)
+    gone = weakref.ref(array)
+
+    def run(part, parts, array=array):
+        array[part] = 1
+
+    spread(run, 3, MUCH)
+    assert array.sum() == 3
+    del array, run
+    assert gone() is None
+
+
+def test_without_threads_the_work_is_done_alone(monkeypatch):
+    def none_left(*arguments, **options):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threads, "_team", [])
+    monkeypatch.setattr(threads, "Thread", none_left)
+    assert done() == [(0, 1, False)]
+
+
+AFTERWARDS = """
+import atexit, os, sys
+import eqkernel as eq
+from eqkernel.cpu.threads import WORTH_A_THREAD, spread
+eq.set_threads(3)
+def work():
+    calls = []
+    spread(lambda part, parts: calls.append((part, parts)), 3, 2 * WORTH_A_THREAD)
+    return sorted(calls)
+three, one = [(0, 3), (1, 3), (2, 3)], [(0, 1)]
+assert work() == three
+{then}
+"""
+FORK = """
+for _ in range(3):
+    child = os.fork()
+    if not child:
+        os._exit(0 if work() == three else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+def forks(part, parts):
+    if part == 1:  # a worker forks while the team is at work
+        child = os.fork()
+        if not child:
+            os._exit(0 if work() == three else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+spread(forks, 3, 2 * WORTH_A_THREAD)
+assert work() == three
+"""
+EXIT = "atexit.register(lambda: sys.stdout.write('good' if work() in (three, one) else 'bad'))"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_forked_child_has_a_team_of_its_own():
+    subprocess.run([sys.executable, "-W", "ignore", "-c", AFTERWARDS.format(then=FORK)], check=True, timeout=60)
+
+
+def test_the_interpreter_shuts_down_at_once():
+    command = [sys.executable, "-c", AFTERWARDS.format(then=EXIT)]
+    assert subprocess.run(command, check=True, timeout=60, capture_output=True, text=True).stdout == "good"
