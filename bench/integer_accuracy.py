@@ -89,7 +89,7 @@ def train_integer(variant: Variant, rates: tuple, seed: int, x, y, x_test, y_tes
 def train_float(variant: Variant, rates: tuple, seed: int, x, y, x_test, y_test) -> tuple[float, dict]:
     """The same net and dynamics, and a bias of the outputs: squared error, gamma 2^-5, 3 + 3 steps."""
     hidden, dtype = (64, "float64") if x.shape[1] == 64 else (256, "float32")
-    schedule = eq.SCHEDULES["few-step"].but(gamma=2.0**-5, tolerance=None)
+    schedule = eq.SCHEDULES["few-step"].but(gamma=2.0**-5, nudged_steps=3, tolerance=None)
     options: dict[str, Any] = {"output": variant.config, "cost": "squared-error", "schedule": schedule, "dtype": dtype}
     net = eq.Network.dense(x.shape[1], hidden, 10, seed=seed, **options)
     for epoch in range(variant.epochs):

@@ -25,7 +25,7 @@ KENDALL = Schedule(
 )  # fmt: skip
 
 # Feedback weak enough for three half-sweeps to settle strong weights, with a gradient cosine above .999 at the start.
-CORTEX = SCHEDULES["few-step"].but(name="cortex", gamma=0.03, nudged_steps=2)
+CORTEX = SCHEDULES["few-step"].but(name="cortex", gamma=0.03, nudged_steps=2, tolerance=0.2)
 HOPFIELD = SCHEDULES["single-sweep"].but(name="hopfield", gamma=0.01)
 CORTEX_NEURONS = {"cortex": ("sigmoid", CORTEX), "raw": ("fhn", SCHEDULES["converged"])}
 

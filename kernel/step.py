@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 class Step:
     """What one training step did: mean loss and accuracy before it, steps taken, and how well it settled.
 
-    accuracy is None for targets that are not labels; residual and outcome are those of the phase that settled worse.
+    accuracy is None for targets that are not labels; residual and outcome are those of the phase that settled worse,
+    among those that are judged if any is.
     """
 
     loss: float
@@ -44,7 +45,8 @@ Phase = tuple[int, float, Outcome]  # steps, residual, outcome
 
 def summary(loss: float, accuracy: float | None, free: Phase, nudged: Phase) -> Step:
     """The Step of these two phases."""
-    _, residual, outcome = max(free, nudged, key=lambda phase: (phase[2] is Outcome.OUT_OF_STEPS, phase[1]))
+    badness = (Outcome.FIXED_STEPS, Outcome.SETTLED, Outcome.OUT_OF_STEPS)
+    _, residual, outcome = max(free, nudged, key=lambda phase: (badness.index(phase[2]), phase[1]))
     return Step(loss, accuracy, free[0], nudged[0], residual, outcome)
 
 

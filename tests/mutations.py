@@ -128,7 +128,7 @@ def conv_updates(backend="cpu"):
 
 def updates(backend="reference", dtype="float64"):
     """test_backends: the optimisers against their papers."""
-    plan = eq.Schedule("drawn", gamma=0.5)
+    plan = eq.Schedule("drawn", gamma=0.5, nudged_steps=3)
     net = eq.Network.recurrent(7, 13, 6, 5, bound=1e6, schedule=plan, dtype=dtype, backend=backend)
     for kind in test_backends.OPTIMISERS:
         test_backends.check_updates(net, kind, 17, 0)
