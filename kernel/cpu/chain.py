@@ -293,9 +293,7 @@ def finish(plan, tile, lanes, form, beta):
                 mean[i] = half * (plus + minus)
                 difference[i] = half * (plus - minus) / beta
         else:
-            if form == RUN_DIFFERENCE:
-                copy(mean, free)
-            for i in range(mean.size):
+            for i in range(difference.size):
                 difference[i] *= half / beta
 
 
@@ -362,5 +360,6 @@ def nudged_tiles(
             plan, theta, tile, lanes, form, order, steps, gamma, beta, step, live, tolerance
         )
         finish(plan, tile, lanes, form, beta)
-        store_rows(plan, tile, lanes, 3 * MEAN + STATE, means, batch, first, count)
+        if form != RUN_DIFFERENCE:  # whose mean is the free state
+            store_rows(plan, tile, lanes, 3 * MEAN + STATE, means, batch, first, count)
         store_rows(plan, tile, lanes, 3 * DIFFERENCE + STATE, differences, batch, first, count)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from .arrays import flat_in, flat_out
 from .compile import kernel
-from .gemm import multiply_add, panel, transpose
+from .gemm import multiply, panel, transpose
 from .microkernel import VECTOR_BYTES
 from .tiles import ONE, ZERO
 
@@ -46,13 +46,13 @@ def _drive_post(drive, pre, weight, n_pre, n_post, scratch):
 @kernel
 def _drive_pre(drive, post, weight, n_pre, n_post):
     batch, one = drive.size // n_pre, drive.dtype.type(1)
-    multiply_add(drive, ZERO, n_pre, post, ZERO, n_post, ONE, weight, ZERO, n_pre, batch, n_post, n_pre, one)
+    multiply(drive, ZERO, n_pre, post, ZERO, n_post, ONE, weight, ZERO, n_pre, batch, n_post, n_pre, one, ONE)
 
 
 @kernel
 def _hebbian(trace, pre, post, scale, n_pre, n_post):
     batch = pre.size // n_pre
-    multiply_add(trace, ZERO, n_pre, post, ZERO, ONE, n_post, pre, ZERO, n_pre, n_post, batch, n_pre, scale)
+    multiply(trace, ZERO, n_pre, post, ZERO, ONE, n_post, pre, ZERO, n_pre, n_post, batch, n_pre, scale, ONE)
 
 
 def energy(energy: NDArray, pre: NDArray, post: NDArray, weight: NDArray) -> None:

@@ -135,15 +135,13 @@ def refresh_up(plan, theta, tile, lanes, channel, layer, biased):
         room, packed, shape = plan[layer, ROOM], plan[layer, PACKED_UP], plan[layer, SHAPE:]
         up_through(tile, lanes, out, source, winners, room, packed, biased, biased, shape)
         return
-    if not biased:
-        up[:] = tile.dtype.type(0)
-    elif lanes == 1:
+    if biased and lanes == 1:
         for i in range(0, n, biases):
             copy(up[i : i + biases], theta[plan[layer, BIAS] : plan[layer, BIAS] + biases])
-    else:
+    elif biased:
         for i in range(n):
             up[i * lanes : (i + 1) * lanes] = theta[plan[layer, BIAS] + i % biases]
-    times(tile, lanes, out, theta, plan[layer, WEIGHT], source, n, below, tile.dtype.type(1), ONE)
+    times(tile, lanes, out, theta, plan[layer, WEIGHT], source, n, below, tile.dtype.type(1), biased)
 
 
 @kernel

@@ -47,21 +47,22 @@ def panel(c, c_at, c_row, a, a_at, a_row, a_step, b, b_at, b_row, rows, depth, a
 
 
 @kernel
-def multiply_add(c, c_at, c_row, a, a_at, a_row, a_step, b, b_at, b_row, rows, depth, columns, alpha):
-    """C[i, j] += alpha * sum_k A[i, k] B[k, j] for any number of columns, C and B with unit column stride."""
+def multiply(c, c_at, c_row, a, a_at, a_row, a_step, b, b_at, b_row, rows, depth, columns, alpha, keep):
+    """C[i, j] = alpha * sum_k A[i, k] B[k, j] (+ C[i, j] if keep) for any number of columns, of stride 1."""
     never_inline()
     vector = VECTOR_BYTES // c.itemsize
     j = 0
     while j + vector <= columns:
         vectors = 2 if j + 2 * vector <= columns else 1
-        panel(c, c_at + j, c_row, a, a_at, a_row, a_step, b, b_at + j, b_row, rows, depth, alpha, ONE, vectors)
+        panel(c, c_at + j, c_row, a, a_at, a_row, a_step, b, b_at + j, b_row, rows, depth, alpha, keep, vectors)
         j += vectors * vector
     for i in range(rows):
         for q in range(j, columns):
             total = c.dtype.type(0)
             for k in range(depth):
                 total += a[a_at + i * a_row + k * a_step] * b[b_at + k * b_row + q]
-            c[c_at + i * c_row + q] += alpha * total
+            kept = c[c_at + i * c_row + q] if keep else c.dtype.type(0)
+            c[c_at + i * c_row + q] = kept + alpha * total
 
 
 @kernel

@@ -153,7 +153,9 @@ class Layered:
 
         channels = 2 if form in (tiles.RUN_STATES, tiles.RUN_MEAN_DIFFERENCE) else 1
         settled = self._over_tiles(run, workspace, batch, 2 * channels * schedule.nudged_steps * self.plan.products)
-        return [x, *workspace.views("mean", batch)], [x, *workspace.views("difference", batch)], settled
+        # Where the difference alone settles, the mean is the free state, and nothing writes it a second time.
+        mean = "state" if form == tiles.RUN_DIFFERENCE else "mean"
+        return [x, *workspace.views(mean, batch)], [x, *workspace.views("difference", batch)], settled
 
     def _over_tiles(self, run, workspace: Workspace, batch: int, products: int) -> Settled:  # type: ignore[no-untyped-def]
         """Run all tiles; `products` is how many multiply-adds that takes for a sample, at most."""

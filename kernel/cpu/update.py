@@ -13,7 +13,7 @@ import numpy as np
 from .arithmetic import real
 from .compile import kernel, never_inline
 from .correlate import POST_C, filter_size
-from .gemm import multiply_add
+from .gemm import multiply
 from .tiles import BIAS, BIASES, LATERAL, ONE, ROW, SHAPE, SIZE, WEIGHT, ZERO, is_conv
 from .trace import begin_trace, end_trace, sum_batch, trace_room
 
@@ -82,15 +82,14 @@ def update_matrix(
     for row in range(begin, end, _ROWS):
         rows = min(_ROWS, end - row)
         block = trace[: rows * n_pre]
-        block[:] = real(0.0, scale)
-        multiply_add(
+        multiply(
             block, ZERO, n_pre, difference, post_at + row, ONE, n_post, pre_mean, pre_at, n_pre,
-            rows, batch, n_pre, scale,
+            rows, batch, n_pre, scale, ZERO,
         )  # fmt: skip
         if pre:
-            multiply_add(
+            multiply(
                 block, ZERO, n_pre, mean, post_at + row, ONE, n_post, pre_difference, pre_at, n_pre,
-                rows, batch, n_pre, scale,
+                rows, batch, n_pre, scale, ONE,
             )  # fmt: skip
         learn(theta, first, second, at + row * n_pre, block, rate, decay, rule, hyper)
 
