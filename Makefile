@@ -18,8 +18,8 @@ help: ## list the targets
 demo: .venv/installed ## train on 8x8 digits with three seeds; weights and a picture land in demo/
 	$(BIN)/eqkernel train digits --seeds 3 --out demo
 
-test: .venv/installed-test ## run the tests
-	$(BIN)/python -m pytest
+test: .venv/installed-test ## run the tests, a file to a process
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 bench: .venv/installed-bench ## time eqkernel beside its rivals (installs torch and jax)
 	$(BIN)/python -m bench

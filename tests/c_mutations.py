@@ -77,6 +77,7 @@ MUTATIONS = [Mutation(*row) for row in (
     ("entropy of one half", "times_log(s, s) + times_log(1 - s, 1 - s)", "times_log(s, s)", "neurons", "abi_f64"),
     # settling
     ("feedback without gamma", "size_of(t, layer + 1), gamma, 0)", "size_of(t, layer + 1), 1, 0)", "phases"),
+    ("layers that move taken for resting", "moved |= state[k] != 0;", "moved |= state[k] > 1;", "phases"),
     ("drive of the layer itself dropped", "if (lateral) /*", "if (0) /*", "phases", "avx512_f64"),
     ("layers of one parity never relax", "3 - first + 2 * (i - 1 - count)", "first + 2 * (i - 1 - count)", "phases"),
     ("nudged phase begins at the wrong parity", "form == RUN_FREE || top % 2 == 1 ? 1 : 2", "1", "phases"),

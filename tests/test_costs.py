@@ -22,7 +22,7 @@ def softmax(drive):
 RATES = {SquaredError(): lambda drive: drive, CrossEntropy(): softmax, BinaryCrossEntropy(): expit}
 
 
-@pytest.mark.parametrize(("cost", "rate"), RATES.items(), ids=repr)
+@pytest.mark.parametrize(("cost", "rate"), RATES.items(), ids=[cost.name for cost in RATES])
 def test_error_is_minus_the_slope_of_the_loss_in_the_drive_of_the_output(cost, rate):
     step = 1e-5
     for k in range(3):

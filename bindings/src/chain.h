@@ -24,14 +24,31 @@ INLINE void weigh_back(const tile *t, real *out, const real *w, const real *s, i
         backward(out, t->lanes, w, 1, rows, s, t->lanes, rows, depth, t->lanes, alpha, keep);
 }
 
+/* Whether a layer's state is zero, as all are where a phase begins; looks no further than the first block that is not.
+ * What a layer at rest does to others is zero and need not be computed. */
+static int at_rest(const tile *t, int64_t channel, int64_t layer) {
+    const real *state = state_of(t, channel, layer);
+    int64_t n = elements(t, layer), block = 64;
+    for (int64_t i = 0; i < n; i += block) {
+        int moved = 0;
+        for (int64_t k = i; k < n && k < i + block; k++)
+            moved |= state[k] != 0; /* NaN has moved */
+        if (moved)
+            return 0;
+    }
+    return 1;
+}
+
 /* up = W s_below + b, without b for a difference. */
 static void refresh_up(const tile *t, int64_t channel, int64_t layer, int biased) {
     int64_t n = size_of(t, layer), below = size_of(t, layer - 1), lanes = t->lanes;
     real *up = piece(t, 3 * channel + UP, layer);
     const real *bias = t->theta + t->layers[layer].bias, *w = t->theta + t->layers[layer].weight;
-    if (!biased)
+    if (!biased) {
         memset(up, 0, (size_t)(n * lanes) * sizeof *up);
-    else if (lanes == 1)
+        if (at_rest(t, channel, layer - 1))
+            return;
+    } else if (lanes == 1)
         copy(up, bias, n);
     else
         for (int64_t i = 0; i < n; i++)
@@ -46,7 +63,12 @@ static void refresh_up(const tile *t, int64_t channel, int64_t layer, int biased
 /* down = gamma W^T s_above. */
 static void refresh_down(const tile *t, int64_t channel, int64_t layer, real gamma) {
     const real *w = t->theta + t->layers[layer + 1].weight;
-    weigh_back(t, piece(t, 3 * channel + DOWN, layer), w, state_of(t, channel, layer + 1), size_of(t, layer),
+    real *down = piece(t, 3 * channel + DOWN, layer);
+    if (at_rest(t, channel, layer + 1)) {
+        memset(down, 0, (size_t)elements(t, layer) * sizeof *down);
+        return;
+    }
+    weigh_back(t, down, w, state_of(t, channel, layer + 1), size_of(t, layer),
                size_of(t, layer + 1), gamma, 0);
 }
 
