@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 import eqkernel
+from eqkernel.backends import unavailable
 from eqkernel.cpu import field as kernels
 from eqkernel.fields import FitzHughNagumo
 
@@ -90,14 +91,16 @@ class TorchConv:
 def contestants(size: int) -> dict[str, Any]:
     """Each with a field of its own, all alike."""
 
-    def field() -> FitzHughNagumo:
-        return FitzHughNagumo((size, size), beta=0.05, noise=0.3, seed=1, backend="cpu")
+    def field(backend: str = "cpu") -> FitzHughNagumo:
+        return FitzHughNagumo((size, size), beta=0.05, noise=0.3, seed=1, backend=backend)
 
     found: dict[str, Any] = {
         "eqkernel": Eqkernel(field()),
         "eqkernel, a step a pass": Eqkernel(field(), 1),
         ROLL: NumpyRoll(field()),
     }
+    if not unavailable("c"):
+        found["eqkernel c"] = Eqkernel(field("c"))
     try:
         found[CONV] = TorchConv(field())
     except ImportError:

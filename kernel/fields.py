@@ -244,7 +244,7 @@ def _shape(shape: int | Sequence[int]) -> tuple[int, ...]:
 def _kernels(backend: str) -> ModuleType:
     """The module `field` of a backend, by default of the fastest that is here."""
     if backend == "auto":
-        backend = fastest(["cpu", *BACKENDS])  # measured: its rows stream faster than those of the C library
+        backend = fastest(["cpu", *BACKENDS])  # the C library measures alike (bench.field)
     found = verbs(backend, "field")
     if found is None:
         raise EqkernelError(f"backend {backend!r} has no field: choose backend='auto'")

@@ -108,7 +108,7 @@ MUTATIONS = [Mutation(*row) for row in (
     ("five neighbours", "v_fnma(v_set(4), v_load_some(row + j, some)", "v_fnma(v_set(5), v_load_some(row + j, some)",
      "diffusion"),
     ("mirror off by one", "2 * n - 1 - i", "2 * n - 2 - i", "diffusion", "avx512_f64"),
-    ("u cubed without its sign", "v_fnma(v_mul(a, a), a, a)", "v_fma(v_mul(a, a), a, a)", "field", "avx2_f64"),
+    ("u cubed without its sign", "v_fnma(v_mul(u, u), u, u)", "v_fma(v_mul(u, u), u, u)", "field", "avx2_f64"),
     ("margin of a tile too narrow", "count + 2 * steps,", "count + steps,", "field"),
     ("a NaN hides", "return v_largest(largest) + v_poison(poison)", "return v_largest(largest)", "divergence"),
     # what is checked before

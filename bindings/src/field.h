@@ -11,8 +11,8 @@ enum {
     COLUMNS = 4096 / sizeof(real), /* a tile's row: all levels fit the second cache */
     MARGIN = EQK_FIELD_STEPS,      /* columns on either side of a tile: whole vectors, and as many as there are steps */
     PAD = 16,                      /* numbers before the first and after the last row, for their neighbours */
-    ROWS = 4,                      /* rows of a level made in a turn, while the level below is still in the first cache */
-    RING = 8                       /* rows kept of a level: a power of two, at least the ROWS + 2 that are read */
+    ROWS = 2,                      /* rows of a level made in a turn: as many as field_rows takes at once */
+    RING = 4                       /* rows kept of a level: a power of two, at least the ROWS + 2 that are read */
 };
 
 INLINE int64_t field_stride(int64_t width) {
@@ -29,20 +29,53 @@ typedef struct {
     vec diffusion_u, diffusion_v, reaction_u, reaction_v, alpha, beta;
 } field_constants;
 
-/* One row of both species, n cells, a multiple of LANES, one step later. */
-INLINE void field_row(real *restrict out_u, real *restrict out_v, const real *north_u, const real *u, const real *south_u,
-                      const real *north_v, const real *v, const real *south_v, int64_t n, const field_constants *c) {
-    vec four = v_set(4);
+/* `count` neighbouring rows of both species, n cells, a multiple of LANES, one step later; given are the rows from the one
+ * north of them to the one south. These are places of u: v lies `stride` behind. Both species and two rows at once: what a
+ * cell needs of its neighbours is then mostly in registers. */
+INLINE void field_rows(const int count, real *const *to, real *const *from, int64_t stride, int64_t n,
+                       const field_constants *constants) {
+    const field_constants c = *constants; /* copies stay in registers: what is stored cannot change them */
+    vec own[2][2], four = v_set(4);
+    real *out[2], *given[4];
+    UNROLL for (int r = 0; r < count; r++)
+        out[r] = to[r];
+    UNROLL for (int r = 0; r < count + 2; r++)
+        given[r] = from[r];
+    UNROLL for (int s = 0; s < 2; s++)
+        UNROLL for (int r = 0; r < count; r++)
+            own[s][r] = v_load(given[r + 1] + s * stride);
     for (int64_t j = 0; j < n; j += LANES) {
-        vec a = v_load(u + j), b = v_load(v + j);
-        vec lap_a = v_add(v_add(v_load(north_u + j), v_load(south_u + j)), v_add(v_load(u + j - 1), v_load(u + j + 1)));
-        vec lap_b = v_add(v_add(v_load(north_v + j), v_load(south_v + j)), v_add(v_load(v + j - 1), v_load(v + j + 1)));
-        vec force_a = v_sub(v_fnma(v_mul(a, a), a, a), b);
-        vec force_b = v_sub(v_fnma(c->alpha, b, a), c->beta);
-        lap_a = v_fnma(four, a, lap_a), lap_b = v_fnma(four, b, lap_b);
-        v_store(out_u + j, v_add(a, v_fma(c->diffusion_u, lap_a, v_mul(c->reaction_u, force_a))));
-        v_store(out_v + j, v_add(b, v_fma(c->diffusion_v, lap_b, v_mul(c->reaction_v, force_b))));
+        vec lap[2][2], ahead[2][2];
+        UNROLL for (int s = 0; s < 2; s++) {
+            const int64_t at = s * stride + j;
+            vec column[4];
+            column[0] = v_load(given[0] + at);
+            UNROLL for (int r = 0; r < count; r++)
+                column[r + 1] = own[s][r];
+            column[count + 1] = v_load(given[count + 1] + at);
+            UNROLL for (int r = 1; r <= count; r++) {
+                const real *row = given[r] + at;
+                ahead[s][r - 1] = v_load(row + LANES);
+                vec sides = v_add(v_load(row - 1), v_load_next(row, column[r], ahead[s][r - 1]));
+                lap[s][r - 1] = v_fnma(four, column[r], v_add(v_add(column[r - 1], column[r + 1]), sides));
+            }
+        }
+        UNROLL for (int r = 0; r < count; r++) {
+            vec u = own[0][r], v = own[1][r];
+            vec force_u = v_sub(v_fnma(v_mul(u, u), u, u), v), force_v = v_sub(v_fnma(c.alpha, v, u), c.beta);
+            v_store(out[r] + j, v_fma(c.reaction_u, force_u, v_fma(c.diffusion_u, lap[0][r], u)));
+            v_store(out[r] + stride + j, v_fma(c.reaction_v, force_v, v_fma(c.diffusion_v, lap[1][r], v)));
+            own[0][r] = ahead[0][r], own[1][r] = ahead[1][r];
+        }
     }
+}
+
+NOINLINE void field_one_row(real *const *out, real *const *given, int64_t stride, int64_t n, const field_constants *c) {
+    field_rows(1, out, given, stride, n, c);
+}
+
+NOINLINE void field_two_rows(real *const *out, real *const *given, int64_t stride, int64_t n, const field_constants *c) {
+    field_rows(2, out, given, stride, n, c);
 }
 
 /* out = cells first, first + 1, ... of an endless row. */
@@ -61,8 +94,14 @@ static void field_load(real *restrict out, int64_t count, const real *restrict r
     }
 }
 
-INLINE real *field_place(real *work, int64_t stride, int64_t level, int64_t row, int species) {
-    return work + PAD + ((level * RING + (row & (RING - 1))) * 2 + species) * stride;
+/* Where a row of a level keeps u; v follows one stride behind. */
+INLINE real *field_place(real *work, int64_t stride, int64_t level, int64_t row) {
+    return work + PAD + (level * RING + (row & (RING - 1))) * 2 * stride;
+}
+
+INLINE void field_ask_for(const real *row, int64_t begin, int64_t end) {
+    for (int64_t j = begin; j < end; j += CHAINS)
+        PREFETCH(row + j);
 }
 
 static void field_advance(real *after, const real *before, const eqk_field *f, int64_t rows, int64_t width,
@@ -79,32 +118,40 @@ static void field_advance(real *after, const real *before, const eqk_field *f, i
         for (int64_t top = first - reach * steps; top < last + reach * steps; top += ROWS) {
             for (int64_t i = top; i < top + ROWS && i < last + reach * steps; i++)
                 for (int species = 0; species < 2; species++)
-                    field_load(field_place(work, stride, 0, i, species) + MARGIN - steps, count + 2 * steps,
+                    field_load(field_place(work, stride, 0, i) + species * stride + MARGIN - steps, count + 2 * steps,
                                before + (species * rows + source(i, rows, mirror)) * width, left - steps, width, mirror);
             for (int64_t level = 1; level <= steps; level++) {
                 int64_t more = reach * (steps - level), begin = top - reach * level, end = begin + ROWS;
+                /* What the next turn loads and stores comes meanwhile from memory, which would else stand idle. */
+                int64_t from = left + count * (level - 1) / steps, to = left + count * level / steps;
+                for (int64_t i = top + ROWS; i < top + 2 * ROWS; i++)
+                    for (int species = 0; species < 2; species++) {
+                        int64_t goal = source(i - reach * steps, rows, mirror);
+                        field_ask_for(before + (species * rows + source(i, rows, mirror)) * width, from, to);
+                        field_ask_for(after + (species * rows + goal) * width, from, to);
+                    }
                 begin = begin < first - more ? first - more : begin;
                 end = end > last + more ? last + more : end;
-                for (int64_t i = begin; i < end; i++) {
-                    real *u = field_place(work, stride, level, i, 0), *v = field_place(work, stride, level, i, 1);
-                    int64_t below = level - 1;
-                    field_row(u, v, field_place(work, stride, below, i - reach, 0),
-                              field_place(work, stride, below, i, 0), field_place(work, stride, below, i + reach, 0),
-                              field_place(work, stride, below, i - reach, 1), field_place(work, stride, below, i, 1),
-                              field_place(work, stride, below, i + reach, 1), n, &c);
-                    if (level < steps)
-                        continue;
+                real *out[ROWS], *given[ROWS + 2];
+                for (int r = 0; r < ROWS; r++)
+                    out[r] = field_place(work, stride, level, begin + r);
+                for (int r = 0; r < ROWS + 2; r++)
+                    given[r] = field_place(work, stride, level - 1, begin + reach * (r - 1));
+                if (end - begin == ROWS && reach)
+                    field_two_rows(out, given, stride, n, &c);
+                else if (end > begin)
+                    field_one_row(out, given, stride, n, &c);
+                for (int64_t i = begin; level == steps && i < end; i++)
                     for (int species = 0; species < 2; species++) {
-                        const real *done = field_place(work, stride, level, i, species) + MARGIN;
-                        real *out = after + (species * rows + i) * width + left;
+                        const real *done = field_place(work, stride, level, i) + species * stride + MARGIN;
+                        real *place = after + (species * rows + i) * width + left;
                         for (int64_t j = 0; j < count; j += LANES) {
                             vec value = v_load_some(done + j, count - j);
-                            v_store_some(out + j, value, count - j);
+                            v_store_some(place + j, value, count - j);
                             peak = v_max(v_abs(value), peak);
                             poison = v_fma(value, v_set(0), poison);
                         }
                     }
-                }
             }
         }
     }

@@ -18,6 +18,10 @@ INLINE __m256i v_first(int n) { /* a mask of the first n lanes */
 }
 INLINE vec v_set(real x) { return OP(set1)(x); }
 INLINE vec v_load(const real *p) { return OP(loadu)(p); }
+INLINE vec v_load_next(const real *p, vec here, vec ahead) { /* p[1..], given what is at p and at p + LANES */
+    (void)here, (void)ahead;
+    return v_load(p + 1);
+}
 INLINE void v_store(real *p, vec a) { OP(storeu)(p, a); }
 INLINE vec v_load_first(const real *p, int n) { return OP(maskload)(p, v_first(n)); }
 INLINE void v_store_first(real *p, vec a, int n) { OP(maskstore)(p, v_first(n), a); }

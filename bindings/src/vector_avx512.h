@@ -19,6 +19,14 @@ typedef __mmask8 mask;
 
 INLINE vec v_set(real x) { return OP(set1)(x); }
 INLINE vec v_load(const real *p) { return OP(loadu)(p); }
+INLINE vec v_load_next(const real *p, vec here, vec ahead) { /* a load across two lines of cache costs two */
+    (void)p;
+#if REAL_BITS == 32
+    return _mm512_castsi512_ps(_mm512_alignr_epi32(_mm512_castps_si512(ahead), _mm512_castps_si512(here), 1));
+#else
+    return _mm512_castsi512_pd(_mm512_alignr_epi64(_mm512_castpd_si512(ahead), _mm512_castpd_si512(here), 1));
+#endif
+}
 INLINE void v_store(real *p, vec a) { OP(storeu)(p, a); }
 INLINE vec v_load_first(const real *p, int n) { return OP(maskz_loadu)((mask)((1u << n) - 1), p); }
 INLINE void v_store_first(real *p, vec a, int n) { OP(mask_storeu)(p, (mask)((1u << n) - 1), a); }

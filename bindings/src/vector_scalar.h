@@ -12,6 +12,10 @@ typedef int64_t whole;
 
 INLINE vec v_set(real x) { return x; }
 INLINE vec v_load(const real *p) { return *p; }
+INLINE vec v_load_next(const real *p, vec here, vec ahead) { /* p[1..], given what is at p and at p + LANES */
+    (void)here, (void)ahead;
+    return v_load(p + 1);
+}
 INLINE void v_store(real *p, vec a) { *p = a; }
 INLINE vec v_load_first(const real *p, int n) { return n ? *p : 0; } /* the first n lanes, then zeros */
 INLINE void v_store_first(real *p, vec a, int n) {
