@@ -40,9 +40,10 @@ int main(void) {
     job.count = 3;
     job.parameters = parameters;
     job.parameter_count = PARAMETERS;
-    job.schedule.gamma = 0.01;
+    job.schedule.gamma = 0.003; /* few-step, eqkernel's default */
     job.schedule.step = 1;
-    job.schedule.free_steps = job.schedule.nudged_steps = 3;
+    job.schedule.free_steps = 3;
+    job.schedule.nudged_steps = 1;
     job.schedule.order = EQK_SWEEP;
     job.schedule.form = EQK_DIFFERENCE;
     job.beta = 0.02;
