@@ -40,7 +40,7 @@ size_t EQK(field_workspace)(int64_t width, int64_t steps) {
     int64_t stride = (columns + EQK_FIELD_STEPS - 1) / EQK_FIELD_STEPS * EQK_FIELD_STEPS + 2 * EQK_FIELD_STEPS;
     if (width <= 0 || steps <= 0 || steps > EQK_FIELD_STEPS)
         return 0;
-    return (size_t)((steps + 1) * 8 * stride + 32) * sizeof(EQK_REAL) + 64;
+    return (size_t)((steps + 1) * 4 * stride + 32) * sizeof(EQK_REAL) + 64;
 }
 
 eqk_status EQK(field_advance)(int variant, EQK_REAL *after, const EQK_REAL *before, const eqk_field *field,

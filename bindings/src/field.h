@@ -1,18 +1,25 @@
 /* FitzHugh-Nagumo field: reaction and diffusion of both species, several time steps in one pass over memory.
  *
- * The rows of a tile of columns stream through a chain of line buffers, a few at a time: the shift register of a
- * stencil machine. Level 0 holds rows as they are in memory, level l the same rows l steps later; a row of level l is
- * computed as soon as three rows of level l - 1 are there, from the cache, and only the last level is written back. A
- * tile is loaded with as many columns and rows around it as there are steps, so tiles and threads need nothing from
- * each other, and the boundary is only a matter of which cell is loaded. Every cell is the same sum in the same order
- * wherever tiles end: results do not depend on tiles, steps a pass, or threads.
+ *     u' = u + (Du dt lap u + dt (u - u^3 - v))          lap s = (north + south) + (west + east) - 4 s
+ *     v' = v + (Dv dt lap v + eps dt (u - alpha v - beta))
+ *
+ * The rows of a tile of columns stream through a chain of line buffers, two at a time: the shift register of a
+ * stencil machine. Level 0 holds rows as they are in memory, level l the same rows l steps later. In turn t level 0
+ * loads rows r and r + 1, r = r_0 + 2 t, and level l makes rows r - l and r - l + 1, from the pair that level l - 1 has
+ * made in this turn and the one of the turn before, in whose place it puts them: nobody else needs that pair. So the pair
+ * of level l lies in slot t - l of a ring of slots, and what is read and written is mostly in the first cache. Only the
+ * last level goes back to memory.
+ *
+ * A tile is loaded with as many columns and rows around it as there are steps, so tiles and threads need nothing from
+ * each other, and the boundary is only a matter of which cell is loaded. Every level is computed over its whole row:
+ * what is wrong in the outermost column moves inwards by one a level, and reaches no cell of the tile. Every cell is the
+ * same sum in the same order wherever tiles end: results do not depend on tiles, steps a pass, or threads.
  */
 enum {
-    COLUMNS = 4096 / sizeof(real), /* a tile's row: all levels fit the second cache */
+    COLUMNS = 4096 / sizeof(real), /* a tile's row: all slots fit the second cache */
     MARGIN = EQK_FIELD_STEPS,      /* columns on either side of a tile: whole vectors, and as many as there are steps */
     PAD = 16,                      /* numbers before the first and after the last row, for their neighbours */
-    ROWS = 2,                      /* rows of a level made in a turn: as many as field_rows takes at once */
-    RING = 4                       /* rows kept of a level: a power of two, at least the ROWS + 2 that are read */
+    PAIR = 2                       /* rows of a slot */
 };
 
 INLINE int64_t field_stride(int64_t width) {
@@ -20,62 +27,63 @@ INLINE int64_t field_stride(int64_t width) {
     return (columns + MARGIN - 1) / MARGIN * MARGIN + 2 * MARGIN;
 }
 
-/* Numbers of working memory: PAD, then levels x RING rows x 2 species, then PAD. */
+/* Numbers of working memory: PAD, then a slot of PAIR rows x 2 species for each level, then PAD. */
 static int64_t field_size(int64_t width, int64_t steps) {
-    return (steps + 1) * RING * 2 * field_stride(width) + 2 * PAD;
+    return (steps + 1) * PAIR * 2 * field_stride(width) + 2 * PAD;
 }
 
 typedef struct {
     vec diffusion_u, diffusion_v, reaction_u, reaction_v, alpha, beta;
 } field_constants;
 
-/* `count` neighbouring rows of both species, n cells, a multiple of LANES, one step later; given are the rows from the one
- * north of them to the one south. These are places of u: v lies `stride` behind. Both species and two rows at once: what a
- * cell needs of its neighbours is then mostly in registers. */
-INLINE void field_rows(const int count, real *const *to, real *const *from, int64_t stride, int64_t n,
+/* `count` rows of n cells, 1 or 2, one step later, n in whole vectors: from the rows at in[0] to in[count + 1], north to
+ * south, to those at out[0] and out[1], which may be in[0] and in[1]. These are places of u: v lies `stride` behind. The
+ * vectors before and after a row are read too. Both species and two rows at once: what a cell needs of its neighbours is
+ * then mostly in registers; east and west are shifted in from the next vector and the last. */
+INLINE void field_rows(const int count, real *const *out, const real *const *in, ptrdiff_t stride, int64_t n,
                        const field_constants *constants) {
-    const field_constants c = *constants; /* copies stay in registers: what is stored cannot change them */
-    vec own[2][2], four = v_set(4);
-    real *out[2], *given[4];
-    UNROLL for (int r = 0; r < count; r++)
-        out[r] = to[r];
+    const field_constants c = *constants; /* copies: a store might be to the original, as far as a compiler knows */
+    const real *from[PAIR + 2];
+    real *to[PAIR];
+    vec last[2][PAIR], here[2][PAIR], four = v_set(4);
     UNROLL for (int r = 0; r < count + 2; r++)
-        given[r] = from[r];
-    UNROLL for (int s = 0; s < 2; s++)
-        UNROLL for (int r = 0; r < count; r++)
-            own[s][r] = v_load(given[r + 1] + s * stride);
+        from[r] = in[r];
+    UNROLL for (int r = 0; r < count; r++) {
+        to[r] = out[r];
+        last[0][r] = v_load(from[r + 1] - LANES), last[1][r] = v_load(from[r + 1] + stride - LANES);
+        here[0][r] = v_load(from[r + 1]), here[1][r] = v_load(from[r + 1] + stride);
+    }
     for (int64_t j = 0; j < n; j += LANES) {
-        vec lap[2][2], ahead[2][2];
+        vec laplacian[2][PAIR], next[2][PAIR];
         UNROLL for (int s = 0; s < 2; s++) {
-            const int64_t at = s * stride + j;
-            vec column[4];
-            column[0] = v_load(given[0] + at);
+            vec column[PAIR + 2];
+            column[0] = v_load(from[0] + s * stride + j);
+            column[count + 1] = v_load(from[count + 1] + s * stride + j);
             UNROLL for (int r = 0; r < count; r++)
-                column[r + 1] = own[s][r];
-            column[count + 1] = v_load(given[count + 1] + at);
-            UNROLL for (int r = 1; r <= count; r++) {
-                const real *row = given[r] + at;
-                ahead[s][r - 1] = v_load(row + LANES);
-                vec sides = v_add(v_load(row - 1), v_load_next(row, column[r], ahead[s][r - 1]));
-                lap[s][r - 1] = v_fnma(four, column[r], v_add(v_add(column[r - 1], column[r + 1]), sides));
+                column[r + 1] = here[s][r];
+            UNROLL for (int r = 0; r < count; r++) {
+                next[s][r] = v_load(from[r + 1] + s * stride + j + LANES);
+                vec across = v_add(v_from_last(last[s][r], here[s][r]), v_from_second(here[s][r], next[s][r]));
+                laplacian[s][r] = v_fnma(four, here[s][r], v_add(v_add(column[r], column[r + 2]), across));
             }
         }
         UNROLL for (int r = 0; r < count; r++) {
-            vec u = own[0][r], v = own[1][r];
+            vec u = here[0][r], v = here[1][r];
             vec force_u = v_sub(v_fnma(v_mul(u, u), u, u), v), force_v = v_sub(v_fnma(c.alpha, v, u), c.beta);
-            v_store(out[r] + j, v_fma(c.reaction_u, force_u, v_fma(c.diffusion_u, lap[0][r], u)));
-            v_store(out[r] + stride + j, v_fma(c.reaction_v, force_v, v_fma(c.diffusion_v, lap[1][r], v)));
-            own[0][r] = ahead[0][r], own[1][r] = ahead[1][r];
+            v_store(to[r] + j, v_fma(c.reaction_u, force_u, v_fma(c.diffusion_u, laplacian[0][r], u)));
+            v_store(to[r] + stride + j, v_fma(c.reaction_v, force_v, v_fma(c.diffusion_v, laplacian[1][r], v)));
+            last[0][r] = u, last[1][r] = v;
+            here[0][r] = next[0][r], here[1][r] = next[1][r];
         }
     }
 }
 
-NOINLINE void field_one_row(real *const *out, real *const *given, int64_t stride, int64_t n, const field_constants *c) {
-    field_rows(1, out, given, stride, n, c);
+NOINLINE void field_pair(real *const *out, const real *const *in, ptrdiff_t stride, int64_t n, const field_constants *c) {
+    field_rows(2, out, in, stride, n, c);
 }
 
-NOINLINE void field_two_rows(real *const *out, real *const *given, int64_t stride, int64_t n, const field_constants *c) {
-    field_rows(2, out, given, stride, n, c);
+NOINLINE void field_row(real *const *out, const real *const *in, ptrdiff_t stride, int64_t n, const field_constants *c) {
+    field_rows(1, out, in, stride, n, c);
 }
 
 /* out = cells first, first + 1, ... of an endless row. */
@@ -94,14 +102,16 @@ static void field_load(real *restrict out, int64_t count, const real *restrict r
     }
 }
 
-/* Where a row of a level keeps u; v follows one stride behind. */
-INLINE real *field_place(real *work, int64_t stride, int64_t level, int64_t row) {
-    return work + PAD + (level * RING + (row & (RING - 1))) * 2 * stride;
+/* Asks for cells begin..end - 1 of a row ahead of their use. */
+INLINE void field_fetch(const real *row, int64_t begin, int64_t end) {
+    for (int64_t j = begin; j < end; j += CHAINS)
+        PREFETCH_SOON(row + j);
 }
 
-INLINE void field_ask_for(const real *row, int64_t begin, int64_t end) {
-    for (int64_t j = begin; j < end; j += CHAINS)
-        PREFETCH(row + j);
+/* Where u of a row, 0 or 1, of a level's pair lies; v lies a stride behind. */
+#define FIELD_ROW(level, row) field_place(work, stride, (turn + steps + 1 - (level)) % (steps + 1), row)
+INLINE real *field_place(real *work, int64_t stride, int64_t slot, int64_t row) {
+    return work + PAD + (slot * PAIR + row) * 2 * stride;
 }
 
 static void field_advance(real *after, const real *before, const eqk_field *f, int64_t rows, int64_t width,
@@ -115,44 +125,41 @@ static void field_advance(real *after, const real *before, const eqk_field *f, i
     for (int64_t left = 0; left < width; left += COLUMNS) {
         int64_t count = width - left < COLUMNS ? width - left : COLUMNS;
         int64_t n = (count + MARGIN - 1) / MARGIN * MARGIN + 2 * MARGIN;
-        for (int64_t top = first - reach * steps; top < last + reach * steps; top += ROWS) {
-            for (int64_t i = top; i < top + ROWS && i < last + reach * steps; i++)
+        int64_t begin = first - reach * steps, end = last + reach * steps;
+        for (int64_t turn = 0; begin + PAIR * turn < end; turn++) {
+            int64_t top = begin + PAIR * turn;
+            for (int64_t i = top; i < top + PAIR && i < end; i++)
                 for (int species = 0; species < 2; species++)
-                    field_load(field_place(work, stride, 0, i) + species * stride + MARGIN - steps, count + 2 * steps,
+                    field_load(FIELD_ROW(0, i - top) + species * stride + MARGIN - steps, count + 2 * steps,
                                before + (species * rows + source(i, rows, mirror)) * width, left - steps, width, mirror);
-            for (int64_t level = 1; level <= steps; level++) {
-                int64_t more = reach * (steps - level), begin = top - reach * level, end = begin + ROWS;
+            for (int64_t level = 1; level <= steps && level * reach <= turn; level++) {
                 /* What the next turn loads and stores comes meanwhile from memory, which would else stand idle. */
-                int64_t from = left + count * (level - 1) / steps, to = left + count * level / steps;
-                for (int64_t i = top + ROWS; i < top + 2 * ROWS; i++)
+                int64_t part = left + count * (level - 1) / steps, next = left + count * level / steps;
+                for (int64_t i = top + PAIR; i < top + 2 * PAIR; i++)
                     for (int species = 0; species < 2; species++) {
-                        int64_t goal = source(i - reach * steps, rows, mirror);
-                        field_ask_for(before + (species * rows + source(i, rows, mirror)) * width, from, to);
-                        field_ask_for(after + (species * rows + goal) * width, from, to);
+                        field_fetch(before + (species * rows + source(i, rows, mirror)) * width, part, next);
+                        field_fetch(after + (species * rows + source(i - steps, rows, mirror)) * width, part, next);
                     }
-                begin = begin < first - more ? first - more : begin;
-                end = end > last + more ? last + more : end;
-                real *out[ROWS], *given[ROWS + 2];
-                for (int r = 0; r < ROWS; r++)
-                    out[r] = field_place(work, stride, level, begin + r);
-                for (int r = 0; r < ROWS + 2; r++)
-                    given[r] = field_place(work, stride, level - 1, begin + reach * (r - 1));
-                if (end - begin == ROWS && reach)
-                    field_two_rows(out, given, stride, n, &c);
-                else if (end > begin)
-                    field_one_row(out, given, stride, n, &c);
-                for (int64_t i = begin; level == steps && i < end; i++)
-                    for (int species = 0; species < 2; species++) {
-                        const real *done = field_place(work, stride, level, i) + species * stride + MARGIN;
-                        real *place = after + (species * rows + i) * width + left;
-                        for (int64_t j = 0; j < count; j += LANES) {
-                            vec value = v_load_some(done + j, count - j);
-                            v_store_some(place + j, value, count - j);
-                            peak = v_max(v_abs(value), peak);
-                            poison = v_fma(value, v_set(0), poison);
-                        }
-                    }
+                real *out[PAIR] = {FIELD_ROW(level, 0), FIELD_ROW(level, 1)};
+                if (reach) { /* the second row of an odd last pair is made of what was there, and is not used */
+                    const real *in[PAIR + 2] = {out[0], out[1], FIELD_ROW(level - 1, 0), FIELD_ROW(level - 1, 1)};
+                    field_pair(out, in, stride, n, &c);
+                } else {
+                    const real *own = FIELD_ROW(level - 1, 0), *in[PAIR + 1] = {own, own, own};
+                    field_row(out, in, stride, n, &c);
+                }
             }
+            for (int64_t i = top - reach * steps; steps * reach <= turn && i < top - reach * steps + PAIR && i < last; i++)
+                for (int species = 0; species < 2; species++) {
+                    const real *done = FIELD_ROW(steps, i - top + reach * steps) + species * stride + MARGIN;
+                    real *to = after + (species * rows + i) * width + left;
+                    for (int64_t j = 0; j < count; j += LANES) {
+                        vec value = v_load_some(done + j, count - j);
+                        v_store_some(to + j, value, count - j);
+                        peak = v_max(v_abs(value), peak);
+                        poison = v_fma(value, v_set(0), poison);
+                    }
+                }
         }
     }
     *largest = v_largest(peak) + v_poison(poison);

@@ -8,30 +8,48 @@
 
 INLINE real *moment(real *moments, int64_t at) { return moments ? moments + at : 0; }
 
-/* One optimiser step on `count` weights at w, given their gradient; m and v are their moments. */
-NOINLINE void learn(real *restrict w, real *restrict m, real *restrict v, const real *restrict gradient, int64_t count,
-                    const eqk_optimiser *o, real decay) {
+/* What a rule makes of the gradient g of `some` weights: their move at rate 1. Their moments begin at m + at, v + at. */
+INLINE vec direction(const int rule, vec g, real *m, real *v, int64_t at, const vec *c, int64_t some) {
+    vec mean, square;
+    if (rule == EQK_MOMENTUM) {
+        g = v_fma(c[0], v_load_some(m + at, some), g);
+        v_store_some(m + at, g, some);
+    }
+    if (rule != EQK_ADAM)
+        return g;
+    mean = v_fma(c[0], v_load_some(m + at, some), v_mul(c[1], g));
+    square = v_fma(c[2], v_load_some(v + at, some), v_mul(v_mul(c[3], g), g));
+    v_store_some(m + at, mean, some);
+    v_store_some(v + at, square, some);
+    return v_div(v_mul(c[5], mean), v_add(v_sqrt(v_mul(c[6], square)), c[4]));
+}
+
+INLINE void learn_by(const int rule, real *restrict w, real *restrict m, real *restrict v, ptrdiff_t stride,
+                     const real *restrict gradient, int64_t rows, int64_t count, const eqk_optimiser *o, real decay) {
     vec rate = v_set((real)o->rate), keep = v_set(1 - (real)o->rate * decay), c[7];
     for (int i = 0; i < 7; i++)
         c[i] = v_set((real)o->constants[i]);
-    for (int64_t i = 0; i < count; i += LANES) {
-        int64_t some = count - i;
-        vec g = v_load_some(gradient + i, some), move = g;
-        if (o->rule == EQK_GRADIENT) {
-            v_store_some(w + i, g, some);
-            continue;
+    for (int64_t row = 0; row < rows; row++, gradient += 2 * LANES)
+        for (int64_t i = 0; i < count; i += LANES) {
+            int64_t some = count - i, at = row * stride + i;
+            vec g = v_load(gradient + i);
+            if (rule != EQK_GRADIENT) {
+                vec move = direction(rule, g, m, v, at, c, some);
+                g = v_fnma(rate, move, v_mul(keep, v_load_some(w + at, some)));
+            }
+            v_store_some(w + at, g, some);
         }
-        if (o->rule == EQK_MOMENTUM) {
-            move = v_fma(c[0], v_load_some(m + i, some), g);
-            v_store_some(m + i, move, some);
-        } else if (o->rule == EQK_ADAM) {
-            vec mean = v_fma(c[0], v_load_some(m + i, some), v_mul(c[1], g));
-            vec square = v_fma(c[2], v_load_some(v + i, some), v_mul(v_mul(c[3], g), g));
-            v_store_some(m + i, mean, some);
-            v_store_some(v + i, square, some);
-            move = v_div(v_mul(c[5], mean), v_add(v_sqrt(v_mul(c[6], square)), c[4]));
-        }
-        v_store_some(w + i, v_fnma(rate, move, v_mul(keep, v_load_some(w + i, some))), some);
+}
+
+/* One optimiser step on `rows` rows, `stride` apart, of up to 2 LANES weights at w, given their gradient in whole rows
+ * of 2 LANES; m and v are their moments. */
+NOINLINE void learn(real *restrict w, real *restrict m, real *restrict v, ptrdiff_t stride, const real *restrict gradient,
+                    int64_t rows, int64_t count, const eqk_optimiser *o, real decay) {
+    switch (o->rule) {
+    case EQK_GRADIENT: learn_by(EQK_GRADIENT, w, m, v, stride, gradient, rows, count, o, decay); break;
+    case EQK_SGD: learn_by(EQK_SGD, w, m, v, stride, gradient, rows, count, o, decay); break;
+    case EQK_MOMENTUM: learn_by(EQK_MOMENTUM, w, m, v, stride, gradient, rows, count, o, decay); break;
+    default: learn_by(EQK_ADAM, w, m, v, stride, gradient, rows, count, o, decay);
     }
 }
 
@@ -47,14 +65,15 @@ INLINE void learn_block(const int rows, const int vectors, const JOB *job, const
     vec sum[BLOCK_A][8];
     real gradient[BLOCK_A][2 * LANES];
     int64_t at = s->at + row * s->n_pre + column;
-    UNROLL for (int i = 0; i < rows; i++) /* the first vector of the weights and moments arrives while we sum */
-        PREFETCH(job->parameters + at + i * s->n_pre);
-    if (job->optimiser.rule >= EQK_MOMENTUM)
-        UNROLL for (int i = 0; i < rows; i++)
-            PREFETCH(job->first + at + i * s->n_pre);
-    if (job->optimiser.rule == EQK_ADAM)
-        UNROLL for (int i = 0; i < rows; i++)
-            PREFETCH(job->second + at + i * s->n_pre);
+    for (int i = 0; i < rows; i++) /* the weights and moments arrive while we sum */
+        for (int v = 0; v < vectors; v++) {
+            int64_t place = at + i * s->n_pre + v * LANES;
+            PREFETCH(job->parameters + place);
+            if (job->optimiser.rule >= EQK_MOMENTUM)
+                PREFETCH(job->first + place);
+            if (job->optimiser.rule == EQK_ADAM)
+                PREFETCH(job->second + place);
+        }
     clear_sums(rows, vectors, sum);
     accumulate(rows, vectors, sum, s->d_post + row, 1, s->n_post, s->m_pre + column, s->n_pre, s->batch, partial, some);
     if (s->d_pre)
@@ -63,11 +82,8 @@ INLINE void learn_block(const int rows, const int vectors, const JOB *job, const
     UNROLL for (int i = 0; i < rows; i++)
         UNROLL for (int v = 0; v < vectors; v++)
             v_store(&gradient[i][v * LANES], v_mul(v_set(s->scale), sum[i][v]));
-    for (int i = 0; i < rows; i++) {
-        int64_t place = at + i * s->n_pre;
-        learn(job->parameters + place, moment(job->first, place), moment(job->second, place), gradient[i],
-              partial ? some : vectors * LANES, &job->optimiser, (real)job->optimiser.decay);
-    }
+    learn(job->parameters + at, moment(job->first, at), moment(job->second, at), s->n_pre, gradient[0], rows,
+          partial ? some : vectors * LANES, &job->optimiser, (real)job->optimiser.decay);
 }
 
 #define LEARN_ROWS(name, rows) \
@@ -105,7 +121,7 @@ static void learn_bias(const JOB *job, const real *d_post, int64_t n, int64_t at
         for (int64_t b = 0; b < job->batch; b++)
             sum = v_add(sum, v_load_some(d_post + b * n + i, some));
         v_store(gradient, v_mul(sum, v_set(scale)));
-        learn(job->parameters + at + i, moment(job->first, at + i), moment(job->second, at + i), gradient, some,
+        learn(job->parameters + at + i, moment(job->first, at + i), moment(job->second, at + i), 0, gradient, 1, some,
               &job->optimiser, 0);
     }
 }

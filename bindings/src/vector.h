@@ -15,10 +15,12 @@
 #define INLINE static inline __attribute__((always_inline))
 #define NOINLINE static __attribute__((noinline))
 #define PREFETCH(p) __builtin_prefetch(p)
+#define PREFETCH_SOON(p) __builtin_prefetch(p, 0, 2) /* not now: into the second cache */
 #else
 #define INLINE static inline
 #define NOINLINE static
 #define PREFETCH(p) ((void)(p))
+#define PREFETCH_SOON(p) ((void)(p))
 #endif
 #if defined(__GNUC__) && !defined(__clang__) /* clang unrolls loops of constant length by itself */
 #define UNROLL _Pragma("GCC unroll 32")

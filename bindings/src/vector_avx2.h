@@ -18,10 +18,6 @@ INLINE __m256i v_first(int n) { /* a mask of the first n lanes */
 }
 INLINE vec v_set(real x) { return OP(set1)(x); }
 INLINE vec v_load(const real *p) { return OP(loadu)(p); }
-INLINE vec v_load_next(const real *p, vec here, vec ahead) { /* p[1..], given what is at p and at p + LANES */
-    (void)here, (void)ahead;
-    return v_load(p + 1);
-}
 INLINE void v_store(real *p, vec a) { OP(storeu)(p, a); }
 INLINE vec v_load_first(const real *p, int n) { return OP(maskload)(p, v_first(n)); }
 INLINE void v_store_first(real *p, vec a, int n) { OP(maskstore)(p, v_first(n), a); }
@@ -36,6 +32,14 @@ INLINE vec v_max(vec a, vec b) { return OP(max)(a, b); }
 INLINE vec v_min(vec a, vec b) { return OP(min)(a, b); }
 INLINE vec v_abs(vec a) { return OP(andnot)(v_set((real)-0.0), a); }
 INLINE vec v_flip(vec a, vec sign) { return OP(xor)(a, OP(and)(sign, v_set((real)-0.0))); }
+#if REAL_BITS == 32 /* within each half: b after a, from byte n on */
+#define ALIGN(b, a, n) _mm256_castsi256_ps(_mm256_alignr_epi8(_mm256_castps_si256(b), _mm256_castps_si256(a), n))
+#else
+#define ALIGN(b, a, n) _mm256_castsi256_pd(_mm256_alignr_epi8(_mm256_castpd_si256(b), _mm256_castpd_si256(a), n))
+#endif
+INLINE vec v_halves(vec a, vec b) { return OP(permute2f128)(a, b, 0x21); } /* the upper of a, the lower of b */
+INLINE vec v_from_second(vec a, vec b) { return ALIGN(v_halves(a, b), a, REAL_BITS / 8); }
+INLINE vec v_from_last(vec a, vec b) { return ALIGN(b, v_halves(a, b), 16 - REAL_BITS / 8); }
 INLINE vec v_if_larger(vec a, vec b, vec yes, vec no) { return OP(blendv)(no, yes, OP(cmp)(a, b, _CMP_GT_OQ)); }
 INLINE vec v_if_equal(vec a, vec b, vec yes, vec no) { return OP(blendv)(no, yes, OP(cmp)(a, b, _CMP_EQ_OQ)); }
 #if REAL_BITS == 32

@@ -19,14 +19,6 @@ typedef __mmask8 mask;
 
 INLINE vec v_set(real x) { return OP(set1)(x); }
 INLINE vec v_load(const real *p) { return OP(loadu)(p); }
-INLINE vec v_load_next(const real *p, vec here, vec ahead) { /* a load across two lines of cache costs two */
-    (void)p;
-#if REAL_BITS == 32
-    return _mm512_castsi512_ps(_mm512_alignr_epi32(_mm512_castps_si512(ahead), _mm512_castps_si512(here), 1));
-#else
-    return _mm512_castsi512_pd(_mm512_alignr_epi64(_mm512_castpd_si512(ahead), _mm512_castpd_si512(here), 1));
-#endif
-}
 INLINE void v_store(real *p, vec a) { OP(storeu)(p, a); }
 INLINE vec v_load_first(const real *p, int n) { return OP(maskz_loadu)((mask)((1u << n) - 1), p); }
 INLINE void v_store_first(real *p, vec a, int n) { OP(mask_storeu)(p, (mask)((1u << n) - 1), a); }
@@ -42,6 +34,13 @@ INLINE vec v_min(vec a, vec b) { return OP(min)(a, b); }
 INLINE vec v_abs(vec a) { return OP(abs)(a); }
 INLINE vec v_flip(vec a, vec sign) { return OP(xor)(a, OP(and)(sign, v_set((real)-0.0))); }
 INLINE vec v_keep_first(vec a, int n) { return OP(maskz_mov)((mask)((1u << n) - 1), a); }
+#if REAL_BITS == 32
+#define ALIGN(b, a, n) _mm512_castsi512_ps(_mm512_alignr_epi32(_mm512_castps_si512(b), _mm512_castps_si512(a), n))
+#else
+#define ALIGN(b, a, n) _mm512_castsi512_pd(_mm512_alignr_epi64(_mm512_castpd_si512(b), _mm512_castpd_si512(a), n))
+#endif
+INLINE vec v_from_second(vec a, vec b) { return ALIGN(b, a, 1); }
+INLINE vec v_from_last(vec a, vec b) { return ALIGN(b, a, LANES - 1); }
 INLINE vec v_if_larger(vec a, vec b, vec yes, vec no) { return OP(mask_mov)(no, CMP(a, b, _CMP_GT_OQ), yes); }
 INLINE vec v_if_equal(vec a, vec b, vec yes, vec no) { return OP(mask_mov)(no, CMP(a, b, _CMP_EQ_OQ), yes); }
 INLINE real v_poison(vec a) { return OP(reduce_add)(a); }

@@ -12,10 +12,6 @@ typedef int64_t whole;
 
 INLINE vec v_set(real x) { return x; }
 INLINE vec v_load(const real *p) { return *p; }
-INLINE vec v_load_next(const real *p, vec here, vec ahead) { /* p[1..], given what is at p and at p + LANES */
-    (void)here, (void)ahead;
-    return v_load(p + 1);
-}
 INLINE void v_store(real *p, vec a) { *p = a; }
 INLINE vec v_load_first(const real *p, int n) { return n ? *p : 0; } /* the first n lanes, then zeros */
 INLINE void v_store_first(real *p, vec a, int n) {
@@ -34,6 +30,14 @@ INLINE vec v_min(vec a, vec b) { return a < b ? a : b; }
 INLINE vec v_abs(vec a) { return MATH(fabs)(a); }
 INLINE vec v_flip(vec a, vec sign) { return signbit(sign) ? -a : a; } /* -a where `sign` is negative */
 INLINE vec v_keep_first(vec a, int n) { return n ? a : 0; } /* the first n lanes, then zeros */
+INLINE vec v_from_second(vec a, vec b) { /* lanes 1, 2, ... of a, then the first of b */
+    (void)a;
+    return b;
+}
+INLINE vec v_from_last(vec a, vec b) { /* the last lane of a, then lanes 0, 1, ... of b */
+    (void)b;
+    return a;
+}
 INLINE vec v_if_larger(vec a, vec b, vec yes, vec no) { return a > b ? yes : no; }
 INLINE vec v_if_equal(vec a, vec b, vec yes, vec no) { return a == b ? yes : no; }
 INLINE real v_largest(vec a) { return a; }                  /* of lanes that are not NaN */
