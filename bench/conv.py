@@ -70,11 +70,11 @@ def drawn(batch: int, gains: tuple[float, ...], bias: float, gamma: float, beta:
     return ConvProblem(weights, biases, ((x - x.mean()) / x.std()).astype("float32"), labels, gamma, beta)
 
 
-def network(p: ConvProblem, schedule: Schedule, cost: str) -> Network:
+def network(p: ConvProblem, schedule: Schedule, cost: str, backend: str = "cpu") -> Network:
     """The eqkernel network of a problem, holding a copy of its weights."""
     maps = [Layer((14, 14, 16), "sigmoid") for _ in range(2)]
     wires = [Conv(0, 1, 5, 2, 2), Bias(1), Conv(1, 2, 3, 1, 1), Bias(2), Dense(2, 3), Bias(3)]
-    net = Network([Layer((28, 28, 1)), *maps, Layer(10, "sigmoid")], wires, cost, schedule, backend="cpu")
+    net = Network([Layer((28, 28, 1)), *maps, Layer(10, "sigmoid")], wires, cost, schedule, backend=backend)
     for parameter, value in zip(net.parameters, interleaved(p), strict=True):
         parameter[...] = value
     return net
@@ -88,8 +88,8 @@ def interleaved(p: ConvProblem) -> list[np.ndarray]:
 
 
 class EqConvSettle:
-    def __init__(self, p: ConvProblem, schedule: Schedule):
-        self.p, self.net = p, network(p, schedule, "squared-error")
+    def __init__(self, p: ConvProblem, schedule: Schedule, backend: str = "cpu"):
+        self.p, self.net = p, network(p, schedule, "squared-error", backend)
 
     def run(self) -> None:
         self.free = eqkernel.free_phase(self.net, self.p.x, reuse=True)
@@ -166,6 +166,11 @@ def settle_entries(p: ConvProblem, T: int = 32, K: int = 8) -> dict[str, Entry]:
         "torch autograd of Phi": (TorchConvAutogradEP(p, T, K), "synchronous"),
         "eqkernel, synchronous": (EqConvSettle(p, plan), "synchronous"),
         "eqkernel, even-odd": (EqConvSettle(p, even_odd), "even-odd"),
+        "eqkernel c, synchronous": (EqConvSettle(p, plan, "c"), "synchronous"),
+        "eqkernel c, even-odd": (EqConvSettle(p, even_odd, "c"), "even-odd"),
+        "eqkernel c, difference": (
+            EqConvSettle(p, even_odd.but(form="difference", nudge="frozen"), "c"), "even-odd, frozen nudge",
+        ),
         "eqkernel, mean and difference": (
             EqConvSettle(p, even_odd.but(form="mean-difference", nudge="frozen")), "even-odd, frozen nudge",
         ),
@@ -213,8 +218,8 @@ CONVERGED = Schedule("16 + 4", 0.1, 16, 4, "even-odd", "difference", tolerance=N
 
 
 class EqConvStep:
-    def __init__(self, p: ConvProblem, schedule: Schedule):
-        self.p, self.net = p, network(p, schedule, "binary-cross-entropy")
+    def __init__(self, p: ConvProblem, schedule: Schedule, backend: str = "cpu"):
+        self.p, self.net = p, network(p, schedule, "binary-cross-entropy", backend)
         self.optimiser = eqkernel.Muon(1e-6)
 
     def run(self) -> None:
@@ -245,6 +250,8 @@ def step_entries(p: ConvProblem) -> dict[str, Entry]:
         STEP_REFERENCE: (TorchConvBackprop(p, 1e-6), "backprop", "", 2.0 * p.batch * (2 * INPUT + 3 * PASS)),
         "torch no_grad, half-sweeps, Muon": (TorchConvStep(p, 4, 3, 1e-6), "half-sweeps", "4+3", flops(4, 3, 2)),
         "eqkernel, half-sweeps, Muon": (EqConvStep(p, FEW), "half-sweeps", "4+3", flops(4, 3)),
+        "eqkernel c, half-sweeps, Muon": (EqConvStep(p, FEW, "c"), "half-sweeps", "4+3", flops(4, 3)),
+        "eqkernel c, converged, Muon": (EqConvStep(p, CONVERGED, "c"), "even-odd", "16+4", flops(32, 8)),
         "eqkernel, converged, Muon": (EqConvStep(p, CONVERGED), "even-odd", "16+4", flops(32, 8)),
     }
     return {n: Entry(c.run, c, schedule, steps, count) for n, (c, schedule, steps, count) in contestants.items()}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from ..connections import Conv
 from ..errors import EqkernelError
 from ..neurons import find_neuron
 from ..schedules import FORMS, NUDGES, ORDERS
@@ -16,22 +17,41 @@ from ..weightfile import replacing
 if TYPE_CHECKING:
     from ..network import Network
 
-LAYER = np.dtype([(name, np.int64) for name in ("size", "weight", "bias", "lateral", "neuron", "row")])  # eqk_layer
+FIELDS = (
+    "size", "weight", "bias", "lateral", "neuron", "row", "height", "width", "channels",
+    "kernel", "stride", "padding", "pool", "window", "on_rate",
+)  # fmt: skip
+LAYER = np.dtype([(name, np.int64) for name in FIELDS])  # eqk_layer
 
 
 def layers_of(network: Network) -> NDArray | None:
     """The layers as the library takes them; None where one is not driven by the one below it and perhaps itself."""
-    if network.cost.on_rate or any(layer.adaptation or len(layer.shape) > 1 for layer in network.layers):
+    if any(layer.adaptation for layer in network.layers):
         return None
-    layers = np.full(len(network.layers), -1, LAYER)
+    layers = np.zeros(len(network.layers), LAYER)
     layers["size"], layers["row"] = network.sizes, np.cumsum([0, 0, *network.sizes[1:-1]])
     layers["neuron"] = [find_neuron(layer.neuron).code for layer in network.layers]
-    column = {"dense": "weight", "bias": "bias", "lateral": "lateral"}
+    for place, shape in zip(layers, network.shapes, strict=True):
+        if len(shape) == 3:
+            place["height"], place["width"], place["channels"] = shape
+    layers["on_rate"][network.top] = network.cost.on_rate
+    column = {"dense": "weight", "conv": "weight", "bias": "bias", "lateral": "lateral"}
+    for name in ("weight", "bias", "lateral"):
+        layers[name] = -1
     for connection, at in zip(network.connections, network.offsets, strict=True):
         pre = connection.pre if connection.pre is not None else connection.post - 1
         if connection.stem not in column or not connection.post - 1 <= pre <= connection.post:
             return None
-        layers[column[connection.stem]][connection.post] = at
+        place = layers[connection.post]
+        if place[column[connection.stem]] >= 0:
+            return None
+        place[column[connection.stem]] = at
+        if isinstance(connection, Conv):
+            g = connection.geometry(network.shapes)
+            if connection.post > network.top:
+                return None
+            for name in ("kernel", "stride", "padding", "pool", "window"):
+                place[name] = getattr(g, name)
     return layers if min(layers["weight"][1:].min(), layers["bias"][1:].min()) >= 0 else None
 
 
@@ -42,7 +62,7 @@ def export_c(network: Network, path: str | PathLike[str]) -> None:
     """
     layers = layers_of(network)
     if layers is None:
-        raise EqkernelError("the C library settles dense layers in a chain, with bias and lateral connections, only")
+        raise EqkernelError("the C library settles layers in a chain, dense or convolutional, with bias and lateral connections, only")
     s, real = network.schedule, "float" if network.dtype == np.float32 else "double"
     tolerance = s.tolerance if s.early_stop and s.tolerance else 0.0
     digits, end = (9, "f") if real == "float" else (17, "")

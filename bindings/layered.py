@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..connections import Connection, Conv
 from ..costs import CrossEntropy, SquaredError
 from ..cpu import layered
 from ..cpu.threads import WORTH_A_THREAD, get_threads, spread
@@ -115,7 +116,8 @@ class Layered(layered.Layered):
 
     def __init__(self, network: Network, layers: NDArray) -> None:
         self.network, self.layers = network, layers
-        self.synapses = sum(w.size for w in network.parameters)
+        wires = zip(network.connections, network.parameters, strict=True)
+        self.synapses = sum(w.size * positions(c, network) for c, w in wires)
         self.workspace = None
 
     def reserve(self, batch: int, reuse: bool) -> Workspace:
@@ -193,11 +195,22 @@ class Layered(layered.Layered):
             job.first = pointer(first)
         if second.size:
             job.second = pointer(second)
+        if size := run.update_workspace(job, get_threads()):
+            scratch = np.empty(size // dtype.itemsize, dtype)
+            job.work, job.work_size = ffi.from_buffer(scratch), size
 
         def part(index: int, parts: int) -> None:
             check(run.update(job, index, parts))
 
         spread(part, get_threads(), 4.0 * self.synapses * len(x))
+
+
+def positions(connection: Connection, network: Network) -> int:
+    """How often a sample meets each weight of a connection: a convolution's, once a pixel of its map."""
+    if not isinstance(connection, Conv):
+        return 1
+    g = connection.geometry(network.shapes)
+    return g.map_height * g.map_width
 
 
 def fill_optimiser(job: Any, rule: int | None, rates: tuple[float, float], hyper: tuple[float, ...]) -> None:

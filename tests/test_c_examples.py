@@ -86,8 +86,8 @@ def test_an_exported_network_settles_in_c_as_it_does_here(tmp_path):
 
 
 def test_a_network_that_the_library_does_not_settle_is_not_exported(tmp_path):
-    layers = [eq.Layer((4, 4, 1)), eq.Layer((4, 4, 2)), eq.Layer(3, "softmax")]
-    net = eq.Network(layers, [eq.Conv(0, 1, 3, 1, 1), eq.Bias(1), eq.Dense(1, 2), eq.Bias(2)])
-    with pytest.raises(eq.EqkernelError, match="dense layers in a chain"):
+    wires = [eq.Dense(0, 1), eq.Bias(1), eq.Dense(1, 2), eq.Bias(2)]
+    net = eq.Network([eq.Layer(4), eq.Layer(5, adaptation=0.1), eq.Layer(3, "softmax")], wires)
+    with pytest.raises(eq.EqkernelError, match="layers in a chain"):
         net.export_c(tmp_path / "net.h")
     assert not list(tmp_path.iterdir())

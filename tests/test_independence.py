@@ -144,8 +144,6 @@ def test_residual_and_steps_are_those_of_the_slowest_sample(backend, neuron, dty
 @pytest.mark.parametrize("topology", ["dense", "recurrent", "conv"])
 @pytest.mark.parametrize("backend", COMPILED)
 def test_states_and_updates_do_not_depend_on_the_number_of_threads(backend, dtype, topology):
-    if (backend, topology) == ("c", "conv"):
-        pytest.skip("convolutions of the C library are verbs, which no threads share")
     x, y = np.tile(X, (6, 1)) * np.linspace(0.5, 1, 390)[:, None], np.tile(Y, 6)
     found = []
     for count in (1, 2, 3):

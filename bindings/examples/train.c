@@ -16,9 +16,9 @@ static void require(eqk_status status) {
 
 int main(void) {
     const eqk_layer layers[] = {
-        {INPUT, -1, -1, -1, EQK_LINEAR, 0},
-        {HIDDEN, W1, B1, -1, EQK_TANH, 0},
-        {OUTPUT, W2, B2, -1, EQK_SOFTMAX, HIDDEN},
+        {.size = INPUT, .weight = -1, .bias = -1, .lateral = -1, .neuron = EQK_LINEAR},
+        {.size = HIDDEN, .weight = W1, .bias = B1, .lateral = -1, .neuron = EQK_TANH},
+        {.size = OUTPUT, .weight = W2, .bias = B2, .lateral = -1, .neuron = EQK_SOFTMAX, .row = HIDDEN},
     };
     const float x[BATCH * INPUT] = {0, 0, 0, 1, 1, 0, 1, 1};
     const int64_t labels[BATCH] = {0, 1, 1, 0};

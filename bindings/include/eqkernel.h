@@ -66,9 +66,13 @@ typedef enum { EQK_NO_POOL = 0, EQK_MAX_POOL = 1, EQK_AVERAGE_POOL = 2 } eqk_poo
 
 /* One layer. weight (n, n_below), bias (n) and lateral (n, n) say where in the flat array of parameters a matrix
  * begins, -1 where there is none (only laterals may be missing, and all three in layer 0); row is the sum of the sizes
- * of layers 1.. below this one, 0 for layers 0 and 1. */
+ * of layers 1.. below this one, 0 for layers 0 and 1. Of a map bias is (channels); of a convolution weight is (channels,
+ * kernel, kernel, channels below). What follows row may be left out of an initialiser. */
 typedef struct {
     int64_t size, weight, bias, lateral, neuron, row;
+    int64_t height, width, channels;              /* of a map; all 0 where the layer is none */
+    int64_t kernel, stride, padding, pool, window; /* of the convolution from the map below; all 0 where W is a matrix */
+    int64_t on_rate; /* of the last layer: whether the nudge moves its rate, rho(drive) + beta (t - s), not its drive */
 } eqk_layer;
 
 /* How a network settles: see eqkernel's schedules. 0 < gamma <= 1, 0 < step <= 1 (< 2 in even-odd order, where more than
@@ -175,7 +179,9 @@ EQK_API eqk_status EQK(nudged_phase)(const EQK(job) * job, int64_t first, int64_
 EQK_API eqk_status EQK(settle)(const EQK(job) * job, int64_t first, int64_t last);
 
 /* The Hebbian contrast of mean and difference, and one step of the optimiser, for share `part` of `parts` of the rows
- * of every matrix; shares may run in threads of their own. */
+ * of every matrix; shares may run in threads of their own. With convolutions it overwrites work, of which it needs
+ * eqk_update_workspace(job, parts) bytes; without them 0. */
+EQK_API size_t EQK(update_workspace)(const EQK(job) * job, int64_t parts);
 EQK_API eqk_status EQK(update)(const EQK(job) * job, int64_t part, int64_t parts);
 
 /* Both phases of the whole batch, then the update: EQK_DIVERGED, and no update, if a state is not finite or the

@@ -8,4 +8,5 @@
 #define AVX2 eqk_kernels_f32_avx2
 #define AVX512 eqk_kernels_f32_avx512
 #define SMALLEST FLT_MIN
+#define EPSILON FLT_EPSILON
 #include "abi.h"

@@ -8,4 +8,5 @@
 #define AVX2 eqk_kernels_f64_avx2
 #define AVX512 eqk_kernels_f64_avx512
 #define SMALLEST DBL_MIN
+#define EPSILON DBL_EPSILON
 #include "abi.h"

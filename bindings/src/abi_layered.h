@@ -1,5 +1,37 @@
 /* The phases of layered networks and their update: what a job must hold. */
-static int64_t rounded(int64_t n) { return (n + CHAINS - 1) / CHAINS * CHAINS; }
+#include "shape.h"
+
+static int64_t rounded(int64_t n) { return round_up(n, CHAINS); }
+
+/* Whether a layer is a map or not one, and the convolution into it fits both maps. */
+static eqk_status check_map(const eqk_layer *layers, int64_t l) {
+    const eqk_layer *layer = layers + l;
+    shape g;
+    if (layer->height || layer->width || layer->channels) {
+        REQUIRE(fits3(layer->height, layer->width, layer->channels), EQK_BAD_SIZE);
+        REQUIRE(layer->height * layer->width * layer->channels == layer->size, EQK_BAD_VALUE);
+    }
+    if (!l || !layer->kernel) {
+        REQUIRE(!(layer->kernel || layer->stride || layer->padding || layer->pool || layer->window), EQK_BAD_VALUE);
+        return EQK_OK;
+    }
+    REQUIRE(layer->channels && layers[l - 1].channels && layer->neuron != EQK_SOFTMAX, EQK_BAD_VALUE);
+    {
+        eqk_conv conv = conv_into(layer);
+        CHECK(check_conv(&conv));
+    }
+    g = shape_into(layer);
+    REQUIRE(g.post_height == layer->height && g.post_width == layer->width, EQK_BAD_VALUE);
+    return EQK_OK;
+}
+
+static int64_t weights_into(const eqk_layer *layer, int64_t below) {
+    shape g;
+    if (!layer->kernel)
+        return below * layer->size;
+    g = shape_into(layer);
+    return g.post_channels * filter_size(&g);
+}
 
 static eqk_status check_layers(const EQK(job) * job) {
     int64_t row = 0, last;
@@ -10,15 +42,18 @@ static eqk_status check_layers(const EQK(job) * job) {
     for (int64_t l = 0; l <= last; l++) {
         const eqk_layer *layer = job->layers + l;
         int64_t below = l ? job->layers[l - 1].size : 1, all = job->parameter_count;
-        REQUIRE(fits3(layer->size, below, 1) && row <= MOST, EQK_BAD_SIZE);
+        REQUIRE(fits(layer->size, layer->kernel ? 1 : below) && row <= MOST, EQK_BAD_SIZE);
         REQUIRE(layer->row == row, EQK_BAD_VALUE);
+        CHECK(check_map(job->layers, l));
+        REQUIRE(!layer->on_rate || (l == last && l && layer->on_rate == 1), EQK_BAD_VALUE);
         if (l == 0)
             continue;
         row += layer->size;
         REQUIRE(layer->neuron >= EQK_HARD_SIGMOID && layer->neuron <= EQK_FHN, EQK_BAD_VALUE);
         REQUIRE(layer->neuron != EQK_SOFTMAX || (l == last && last > 1), EQK_BAD_VALUE);
-        REQUIRE(layer->weight >= 0 && layer->weight <= all - below * layer->size, EQK_BAD_VALUE);
-        REQUIRE(layer->bias >= 0 && layer->bias <= all - layer->size, EQK_BAD_VALUE);
+        REQUIRE(!layer->on_rate || layer->neuron != EQK_SOFTMAX, EQK_BAD_VALUE);
+        REQUIRE(layer->weight >= 0 && layer->weight <= all - weights_into(layer, below), EQK_BAD_VALUE);
+        REQUIRE(layer->bias >= 0 && layer->bias <= all - biases_of(layer), EQK_BAD_VALUE);
         REQUIRE(layer->lateral >= -1, EQK_BAD_VALUE);
         if (layer->lateral >= 0)
             REQUIRE(fits(layer->size, layer->size) && layer->lateral <= all - layer->size * layer->size, EQK_BAD_VALUE);
@@ -36,12 +71,37 @@ static eqk_status check_job(const EQK(job) * job) {
 
 int64_t EQK(tiles)(int64_t batch) { return batch > 0 ? (batch - 1) / WIDTH + 1 : 0; }
 
+static size_t larger_size(size_t a, size_t b) { return a > b ? a : b; }
+
+/* Bytes of the update's scratch; 0 also if they are too many. */
+static size_t update_work(const EQK(job) * job, int64_t parts) {
+    int64_t most = 0;
+    for (int64_t l = 1; l < job->count; l++)
+        if (job->layers[l].kernel) {
+            shape g = shape_into(job->layers + l);
+            most = trace_room(&g, CHAINS) > most ? trace_room(&g, CHAINS) : most;
+        }
+    return fits3(most, parts, sizeof(EQK_REAL)) ? (size_t)(most * parts) * sizeof(EQK_REAL) : 0;
+}
+
 static size_t workspace_of(const EQK(job) * job) {
     int64_t rows = rounded(job->layers[0].size) + rounded(job->layers[job->count - 1].size);
     int64_t samples = job->batch > CHAINS ? EQK(tiles)(job->batch) * WIDTH : job->batch > 1 ? CHAINS : 1;
     for (int64_t l = 1; l < job->count; l++)
         rows += 12 * rounded(job->layers[l].size);
+    if (has_convs(job->layers, job->count)) { /* tiles of CHAINS samples, and the update's scratch in the same place */
+        int64_t lanes = job->batch > 1 ? CHAINS : 1, tiles = (job->batch - 1) / CHAINS + 1;
+        int64_t tile = rows * lanes + convs_size(job->layers, job->count, lanes, CHAINS);
+        size_t least = update_work(job, 1);
+        if (!fits(rows, lanes) || !fits3(tile, tiles, sizeof(EQK_REAL)) || !least)
+            return 0;
+        return larger_size((size_t)(tile * tiles) * sizeof(EQK_REAL) + 64, least);
+    }
     return fits3(rows, samples, sizeof(EQK_REAL)) ? (size_t)(rows * samples) * sizeof(EQK_REAL) + 64 : 0;
+}
+
+size_t EQK(update_workspace)(const EQK(job) * job, int64_t parts) {
+    return check_job(job) == EQK_OK && parts > 0 ? update_work(job, parts) : 0;
 }
 
 size_t EQK(workspace)(const EQK(job) * job) { return check_job(job) == EQK_OK ? workspace_of(job) : 0; }
@@ -123,6 +183,11 @@ eqk_status EQK(update)(const EQK(job) * job, int64_t part, int64_t parts) {
     CHECK(check_job(job));
     CHECK(check_update(job));
     REQUIRE(parts > 0 && parts <= 1 << 20 && part >= 0 && part < parts, EQK_BAD_SIZE);
+    if (has_convs(job->layers, job->count)) {
+        REQUIRE(update_work(job, parts) > 0, EQK_BAD_SIZE);
+        REALS(job->work);
+        REQUIRE(job->work_size >= update_work(job, parts), EQK_SMALL_WORKSPACE);
+    }
     CHOOSE(job->variant);
     run->update(job, part, parts);
     return EQK_OK;

@@ -22,7 +22,10 @@ static double total_loss(const EQK(job) * job, int64_t *correct) {
         int64_t most = 0, label = job->labels ? job->labels[b] : -1;
         for (int64_t i = 0; i < n; i++) {
             double s = output[i], t = job->target ? (double)job->target[b * n + i] : i == label;
-            if (!entropy)
+            if (job->layers[last].on_rate) { /* binary cross-entropy, in which s and 1 - s are at least a unit of rounding */
+                const double least = EPSILON / 2;
+                total -= t * log(s < least ? least : s) + (1 - t) * log(1 - s < least ? least : 1 - s);
+            } else if (!entropy)
                 total += 0.5 * (t - s) * (t - s);
             else if (t != 0 || s != s)
                 total -= t * log(s > SMALLEST || s != s ? s : SMALLEST);

@@ -6,15 +6,6 @@
  *     relax           s moves towards rho(up + down + lateral + nudge), rho of neurons.h
  */
 
-NOINLINE void copy(real *restrict out, const real *restrict a, int64_t n) { memcpy(out, a, (size_t)n * sizeof *out); }
-
-/* out = a + gain b; out may be a or b. */
-NOINLINE void combine(real *out, const real *a, real gain, const real *b, int64_t n) {
-    vec g = v_set(gain);
-    for (int64_t i = 0; i < n; i += LANES)
-        v_store_some(out + i, v_fma(g, v_load_some(b + i, n - i), v_load_some(a + i, n - i)), n - i);
-}
-
 /* out (rows) = alpha W^T s (+ out if keep), W (depth, rows). */
 INLINE void weigh_back(const tile *t, real *out, const real *w, const real *s, int64_t rows, int64_t depth, real alpha,
                        int keep) {
@@ -39,43 +30,69 @@ static int at_rest(const tile *t, int64_t channel, int64_t layer) {
     return 1;
 }
 
-/* up = W s_below + b, without b for a difference. */
+/* Brings the weights of convolutions into the order of their kernels. */
+static void pack(const tile *t, real gamma) {
+    for (int64_t layer = 1; layer <= t->last; layer++)
+        if (is_conv(t, layer)) {
+            conv_place c = conv_at(t, layer);
+            pack_up(&c.g, c.up, t->theta + t->layers[layer].weight, c.g.post_channels);
+            if (layer > 1)
+                pack_down(&c.g, c.down, t->theta + t->layers[layer].weight, gamma);
+        }
+}
+
+/* up = W s_below + b, without b for a difference, whose max pooling has the winners of its mean. */
 static void refresh_up(const tile *t, int64_t channel, int64_t layer, int biased) {
-    int64_t n = size_of(t, layer), below = size_of(t, layer - 1), lanes = t->lanes;
+    int64_t n = size_of(t, layer), below = size_of(t, layer - 1), lanes = t->lanes, biases = biases_of(t->layers + layer);
     real *up = piece(t, 3 * channel + UP, layer);
     const real *bias = t->theta + t->layers[layer].bias, *w = t->theta + t->layers[layer].weight;
-    if (!biased) {
+    if (!biased && at_rest(t, channel, layer - 1)) {
         memset(up, 0, (size_t)(n * lanes) * sizeof *up);
-        if (at_rest(t, channel, layer - 1))
-            return;
-    } else if (lanes == 1)
-        copy(up, bias, n);
+        return;
+    }
+    if (is_conv(t, layer)) {
+        conv_place c = conv_at(t, layer);
+        real *winners = c.winners + (biased ? channel : MEAN) * c.section;
+        up_through(&c.g, up, state_of(t, channel, layer - 1), biased ? bias : 0, c.up, winners, c.map, biased, lanes);
+        return;
+    }
+    if (!biased)
+        memset(up, 0, (size_t)(n * lanes) * sizeof *up);
     else
-        for (int64_t i = 0; i < n; i++)
-            for (int64_t b = 0; b < lanes; b += LANES)
-                v_store(up + i * lanes + b, v_set(bias[i]));
+        for (int64_t first = 0; first < n; first += biases) /* a map's take turns */
+            if (lanes == 1)
+                copy(up + first, bias, biases);
+            else
+                for (int64_t i = 0; i < biases; i++)
+                    for (int64_t b = 0; b < lanes; b += LANES)
+                        v_store(up + (first + i) * lanes + b, v_set(bias[i]));
     if (lanes == 1)
         forward_single(up, w, below, state_of(t, channel, layer - 1), n, below);
     else
         forward_tile(up, lanes, w, below, state_of(t, channel, layer - 1), n, below);
 }
 
-/* down = gamma W^T s_above. */
-static void refresh_down(const tile *t, int64_t channel, int64_t layer, real gamma) {
+/* down = gamma W^T s_above; packed weights hold gamma already. */
+static void refresh_down(const tile *t, int64_t channel, int64_t layer, real gamma, int biased) {
     const real *w = t->theta + t->layers[layer + 1].weight;
     real *down = piece(t, 3 * channel + DOWN, layer);
     if (at_rest(t, channel, layer + 1)) {
         memset(down, 0, (size_t)elements(t, layer) * sizeof *down);
         return;
     }
-    weigh_back(t, down, w, state_of(t, channel, layer + 1), size_of(t, layer),
-               size_of(t, layer + 1), gamma, 0);
+    if (is_conv(t, layer + 1)) {
+        conv_place c = conv_at(t, layer + 1);
+        down_through(&c.g, down, state_of(t, channel, layer + 1), c.down,
+                     c.winners + (biased ? channel : MEAN) * c.section, c.map, t->lanes);
+        return;
+    }
+    weigh_back(t, down, w, state_of(t, channel, layer + 1), size_of(t, layer), size_of(t, layer + 1), gamma, 0);
 }
 
 /* What is added to `up`: `down` itself, or section `out` = down + lateral + nudge * nudge section. */
 static const real *complete_drive(const tile *t, int64_t channel, int64_t layer, real nudge, int64_t out) {
     const real *down = piece(t, 3 * channel + DOWN, layer);
-    int lateral = t->layers[layer].lateral >= 0, nudged = nudge != 0 && layer == t->top;
+    int lateral = t->layers[layer].lateral >= 0, nudged = nudge != 0 && layer == t->top && !t->layers[layer].on_rate;
     real *total = piece(t, out, layer);
     int64_t n = size_of(t, layer);
     if (!lateral && !nudged)
@@ -110,14 +127,23 @@ INLINE int64_t last_channel(int form) { return form == RUN_FREE ? FREE : form ==
 
 static void refresh(const tile *t, int form, int64_t layer, real gamma, int up, int down) {
     for (int64_t channel = first_channel(form); channel <= last_channel(form); channel++) {
+        int biased = form <= RUN_STATES || channel == MEAN;
         if (up && layer > 1)
-            refresh_up(t, channel, layer, form <= RUN_STATES || channel == MEAN);
+            refresh_up(t, channel, layer, biased);
         if (down && layer < t->top)
-            refresh_down(t, channel, layer, gamma);
+            refresh_down(t, channel, layer, gamma, biased);
     }
 }
 
 INLINE real larger(real a, real b) { return a != a || a > b ? a : b; } /* NaN if either is */
+
+/* state += gain * nudge, of a layer whose rate is nudged. Between two pushes by -gain and gain, relaxing towards a rate
+ * moves the state towards that rate + gain * nudge. */
+static void push(const tile *t, int64_t channel, int64_t layer, real gain) {
+    real *state = state_of(t, channel, layer);
+    if (t->layers[layer].on_rate && gain != 0)
+        combine(state, state, gain, piece(t, NUDGE, layer), elements(t, layer));
+}
 
 /* Relaxes one layer in every channel that settles; gives back the largest change. */
 static real relax(const tile *t, int form, int64_t layer, real beta, real step, int live) {
@@ -131,10 +157,12 @@ static real relax(const tile *t, int form, int64_t layer, real beta, real step, 
                     read_out(t, channel);
                 aim(t, channel);
             }
-            const real *more = complete_drive(t, channel, layer, channel == MINUS ? -beta : beta, DRIVE);
+            const real nudge = channel == MINUS ? -beta : beta, *more = complete_drive(t, channel, layer, nudge, DRIVE);
             real *state = state_of(t, channel, layer);
+            push(t, channel, layer, -nudge);
             largest = larger(
                 relax_towards(state, piece(t, 3 * channel + UP, layer), more, n, step, neuron), largest);
+            push(t, channel, layer, nudge);
         }
         return largest;
     }
@@ -147,7 +175,10 @@ static real relax(const tile *t, int form, int64_t layer, real beta, real step, 
         mean = whole;
         largest = relax_mean(state_of(t, MEAN, layer), mean, drive, more, n, step, neuron);
     }
-    return larger(relax_difference(state_of(t, DIFFERENCE, layer), mean, drive, more, n, step, neuron), largest);
+    push(t, DIFFERENCE, layer, -beta - beta);
+    largest = larger(relax_difference(state_of(t, DIFFERENCE, layer), mean, drive, more, n, step, neuron), largest);
+    push(t, DIFFERENCE, layer, beta + beta);
+    return largest;
 }
 
 /* The i-th layer of a step, i = 1..top. */
@@ -205,6 +236,12 @@ static void clear(const tile *t, int64_t channel) {
 static void set_out(const tile *t, int form) {
     aim(t, FREE);
     clear(t, DIFFERENCE);
+    for (int64_t layer = 1; layer <= t->last; layer++)
+        if (t->layers[layer].pool == EQK_MAX_POOL) {
+            conv_place c = conv_at(t, layer);
+            copy(c.winners + MEAN * c.section, c.winners, c.section);
+            copy(c.winners + DIFFERENCE * c.section, c.winners, c.section);
+        }
     if (form != RUN_DIFFERENCE) {
         size_t bytes = (size_t)(3 * t->rows * t->lanes) * sizeof(real);
         memcpy(piece(t, 3 * MEAN, 1), piece(t, 3 * FREE, 1), bytes);
@@ -289,37 +326,61 @@ static void load_target(const tile *t, const JOB *job, int64_t first, int64_t co
         target[job->labels[first + (b < count ? b : count - 1)] * lanes + b] = 1;
 }
 
-/* The tile `index` of a job, whose memory begins at a line of cache. */
-static tile tile_at(const JOB *job, int64_t index) {
-    int64_t left = job->batch - index * WIDTH, samples = left < WIDTH ? left : WIDTH, last = job->count - 1;
+/* The tile of samples first.. of a job, whose memory begins at a line of cache. */
+static tile tile_at(const JOB *job, int64_t first, int64_t samples) {
+    int64_t last = job->count - 1, width = tile_width(job);
     real *begin = (real *)(((uintptr_t)job->work + 63) / 64 * 64);
     tile t = {job->layers, last, job->layers[last].neuron == EQK_SOFTMAX ? last - 1 : last, job->parameters,
-              begin + index * tile_size(job->layers, job->count, WIDTH), lanes_for(samples),
+              begin + first / width * tile_size(job->layers, job->count, width), lanes_for(samples),
               section_rows(job->layers, job->count)};
     return t;
 }
 
-static void free_phase(const JOB *job, int64_t index) {
-    tile t = tile_at(job, index);
-    int64_t first = index * WIDTH, count = job->batch - first < WIDTH ? job->batch - first : WIDTH;
+static eqk_report free_tile(const JOB *job, int64_t first, int64_t count) {
+    tile t = tile_at(job, first, count);
+    eqk_report report;
+    pack(&t, (real)job->schedule.gamma);
     load_rows(t.memory, t.lanes, job->x, first, count, size_of(&t, 0));
     clear(&t, FREE);
     refresh_up(&t, FREE, 1, 1);
-    job->report[index] = settle(&t, &job->schedule, RUN_FREE, 0);
+    report = settle(&t, &job->schedule, RUN_FREE, 0);
     if (t.top < t.last)
         read_out(&t, FREE);
     store_rows(&t, 3 * FREE + STATE, job->state, job->batch, first, count);
+    return report;
 }
 
 /* The nudged phase of a tile whose free phase is done. */
-static void nudged_phase(const JOB *job, int64_t index) {
-    tile t = tile_at(job, index);
-    int64_t first = index * WIDTH, count = job->batch - first < WIDTH ? job->batch - first : WIDTH;
-    int64_t tiles = (job->batch + WIDTH - 1) / WIDTH;
+static eqk_report nudged_tile(const JOB *job, int64_t first, int64_t count) {
+    tile t = tile_at(job, first, count);
+    eqk_report report;
+    pack(&t, (real)job->schedule.gamma);
     load_target(&t, job, first, count);
     set_out(&t, job->schedule.form);
-    job->report[tiles + index] = settle(&t, &job->schedule, job->schedule.form, (real)job->beta);
+    report = settle(&t, &job->schedule, job->schedule.form, (real)job->beta);
     finish(&t, job->schedule.form, (real)job->beta);
     store_rows(&t, 3 * MEAN + STATE, job->mean, job->batch, first, count);
     store_rows(&t, 3 * DIFFERENCE + STATE, job->difference, job->batch, first, count);
+    return report;
+}
+
+INLINE double larger_of(double a, double b) { return a != a || a > b ? a : b; }
+
+/* A phase of WIDTH samples, in as many tiles as they take; the report is that of the slowest. */
+INLINE eqk_report phase_of(const JOB *job, int64_t index, eqk_report (*phase)(const JOB *, int64_t, int64_t)) {
+    int64_t begin = index * WIDTH, end = begin + WIDTH < job->batch ? begin + WIDTH : job->batch, width = tile_width(job);
+    eqk_report slowest = {0, 0, 0};
+    for (int64_t first = begin; first < end; first += width) {
+        eqk_report r = phase(job, first, end - first < width ? end - first : width);
+        slowest.steps = larger_of(r.steps, slowest.steps);
+        slowest.residual = larger_of(r.residual, slowest.residual);
+        slowest.early = larger_of(r.early, slowest.early);
+    }
+    return slowest;
+}
+
+static void free_phase(const JOB *job, int64_t index) { job->report[index] = phase_of(job, index, free_tile); }
+
+static void nudged_phase(const JOB *job, int64_t index) {
+    job->report[(job->batch + WIDTH - 1) / WIDTH + index] = phase_of(job, index, nudged_tile);
 }

@@ -17,13 +17,7 @@
 
 #include "gemm.h"
 
-#include "tiles.h"
-
-#include "chain.h"
-
-#include "update.h"
-
-#include "dense.h"
+#include "elements.h"
 
 #include "correlate.h"
 
@@ -32,6 +26,14 @@
 #include "trace.h"
 
 #include "conv.h"
+
+#include "tiles.h"
+
+#include "chain.h"
+
+#include "update.h"
+
+#include "dense.h"
 
 #include "diffusion.h"
 

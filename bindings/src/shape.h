@@ -33,6 +33,50 @@ static inline int64_t framed_size(const shape *g) {
 /* Elements of the map before it is pooled, where that is another map than post's. */
 static inline int64_t unpooled_size(const shape *g) { return g->pool == EQK_NO_POOL ? 0 : map_size(g); }
 
+/* The convolution into a layer of a network, whose kernel is not 0, from the map below. */
+static inline eqk_conv conv_into(const eqk_layer *layer) {
+    const eqk_layer *below = layer - 1;
+    eqk_conv c = {below->height, below->width, below->channels, layer->channels, layer->kernel, layer->stride,
+                  layer->padding, layer->pool, layer->window};
+    return c;
+}
+
+static inline shape shape_into(const eqk_layer *layer) {
+    eqk_conv c = conv_into(layer);
+    return shape_of(&c);
+}
+
+/* How many biases take turns along a layer's neurons. */
+static inline int64_t biases_of(const eqk_layer *layer) { return layer->channels ? layer->channels : layer->size; }
+
+static inline int64_t round_up(int64_t n, int64_t chains) { return (n + chains - 1) / chains * chains; }
+
+/* What a tile of so many lanes holds of its own for a convolution: packed weights, up and down, and three winners. */
+static inline int64_t own_size(const eqk_layer *layer, int64_t lanes, int64_t chains) {
+    shape g = shape_into(layer);
+    int64_t winners = g.pool == EQK_MAX_POOL ? 3 * round_up(post_size(&g), chains) * lanes : 0;
+    return 2 * round_up(g.post_channels * filter_size(&g), chains) + winners;
+}
+
+/* And for all of them: these, and room for the largest map before it is pooled. */
+static inline int64_t convs_size(const eqk_layer *layers, int64_t count, int64_t lanes, int64_t chains) {
+    int64_t total = 0, room = 0;
+    for (int64_t l = 1; l < count; l++)
+        if (layers[l].kernel) {
+            shape g = shape_into(layers + l);
+            total += own_size(layers + l, lanes, chains);
+            room = unpooled_size(&g) > room ? unpooled_size(&g) : room;
+        }
+    return total + round_up(room, chains) * lanes;
+}
+
+static inline int has_convs(const eqk_layer *layers, int64_t count) {
+    int any = 0;
+    for (int64_t l = 1; l < count; l++)
+        any |= layers[l].kernel != 0;
+    return any;
+}
+
 /* Numbers of scratch of `learn_filters` and of every verb (see trace.h and conv.h), for all filters. */
 static inline int64_t trace_room(const shape *g, int64_t chains) {
     int64_t columns = (g->kernel * g->pre_channels + chains - 1) / chains * chains;

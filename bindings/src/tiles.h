@@ -11,6 +11,10 @@
  *     drive        two sections        drives being put together: down + lateral + nudge
  *     nudge        one section         on the top layer, the nudge at beta = 1
  *     target       n_L rows
+ *     of each convolution: packed weights upwards and downwards; the winners of max pooling, one section a channel
+ *     map          room for one map before it is pooled
+ *
+ * A network with convolutions has tiles of CHAINS samples at most, since its states are large.
  */
 enum { STATE, UP, DOWN, DRIVE = 9, OTHER_DRIVE, NUDGE, SECTIONS };
 enum { FREE, MEAN, DIFFERENCE, PLUS = MEAN, MINUS = DIFFERENCE };
@@ -35,12 +39,13 @@ INLINE int64_t section_rows(const eqk_layer *layers, int64_t count) {
 }
 
 /* How wide a tile of `samples` samples is: one lane, one vector of 64 bytes, or two. */
+INLINE int64_t tile_width(const JOB *job) { return has_convs(job->layers, job->count) ? CHAINS : WIDTH; }
 INLINE int64_t lanes_for(int64_t samples) { return samples == 1 ? 1 : samples <= CHAINS ? CHAINS : WIDTH; }
 
-/* Numbers that a tile of `samples` samples takes: a multiple of a line of cache. */
-INLINE int64_t tile_size(const eqk_layer *layers, int64_t count, int64_t samples) {
+/* Numbers that a tile takes: a multiple of a line of cache. */
+INLINE int64_t tile_size(const eqk_layer *layers, int64_t count, int64_t lanes) {
     int64_t rows = rounded(layers[0].size) + SECTIONS * section_rows(layers, count) + rounded(layers[count - 1].size);
-    return rows * lanes_for(samples);
+    return rows * lanes + convs_size(layers, count, lanes, CHAINS);
 }
 
 INLINE int64_t size_of(const tile *t, int64_t layer) { return t->layers[layer].size; }
@@ -55,6 +60,31 @@ INLINE real *piece(const tile *t, int64_t section, int64_t layer) {
 }
 
 INLINE real *target_of(const tile *t) { return piece(t, SECTIONS, 1); }
+
+/* What a tile holds for the convolution into a layer. */
+typedef struct {
+    shape g;
+    real *up, *down, *winners, *map; /* winners of channel 0; those of the next are `section` further */
+    int64_t section;
+} conv_place;
+
+static conv_place conv_at(const tile *t, int64_t layer) {
+    conv_place c = {shape_into(t->layers + layer), 0, 0, 0, 0, 0};
+    real *at = target_of(t) + rounded(size_of(t, t->last)) * t->lanes;
+    int64_t weights = round_up(c.g.post_channels * filter_size(&c.g), CHAINS);
+    for (int64_t l = 1; l <= t->last; l++) {
+        if (l == layer)
+            c.up = at;
+        at += t->layers[l].kernel ? own_size(t->layers + l, t->lanes, CHAINS) : 0;
+    }
+    c.down = c.up + weights;
+    c.winners = c.down + weights;
+    c.map = at;
+    c.section = round_up(post_size(&c.g), CHAINS) * t->lanes;
+    return c;
+}
+
+INLINE int is_conv(const tile *t, int64_t layer) { return t->layers[layer].kernel != 0; }
 
 INLINE real *state_of(const tile *t, int64_t channel, int64_t layer) {
     return layer ? piece(t, 3 * channel + STATE, layer) : t->memory;

@@ -27,6 +27,12 @@ static tracer tracer_in(const shape *g, real *room, int64_t begin, int64_t rows)
     return t;
 }
 
+/* The places that win for one sample of pre, by the packed filters: (post_h, post_w, rows). */
+static void find_winners(const tracer *t, const real *pre) {
+    correlate_up(t->g, t->map, pre, 0, t->packed, t->rows, 1);
+    choose_winners(t->g, t->winners, t->best, t->map, t->rows);
+}
+
 INLINE void sum_block(const tracer *t, const int filters, const real *post, int64_t pitch, int64_t i, int64_t u,
                       int64_t column) {
     const shape *g = t->g;

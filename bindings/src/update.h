@@ -113,17 +113,53 @@ static void learn_matrix(const JOB *job, const synapse *s, int64_t begin, int64_
         learn_row(job, s, row);
 }
 
-static void learn_bias(const JOB *job, const real *d_post, int64_t n, int64_t at, real scale, int64_t begin, int64_t end) {
+/* Filters begin..end - 1 of a convolution; winners are those of the mean state. */
+static void learn_filters(const JOB *job, const synapse *s, const shape *g, real *room, int64_t begin, int64_t end) {
+    int64_t taps = filter_size(g), at = s->at + begin * taps;
+    tracer t;
+    if (begin == end)
+        return;
+    t = tracer_in(g, room, begin, end - begin);
+    if (g->pool == EQK_MAX_POOL)
+        pack_up(g, t.packed, job->parameters + at, t.rows);
+    for (int64_t b = 0; b < s->batch; b++) {
+        const real *m_pre = s->m_pre + b * s->n_pre;
+        if (g->pool == EQK_MAX_POOL)
+            find_winners(&t, m_pre);
+        sum_sample(&t, m_pre, s->d_post + b * s->n_post);
+        if (s->d_pre)
+            sum_sample(&t, s->d_pre + b * s->n_pre, s->m_post + b * s->n_post);
+    }
+    memset(t.gradient, 0, (size_t)(t.rows * taps) * sizeof *t.gradient);
+    end_trace(&t, t.gradient, s->scale);
+    learn(job->parameters + at, moment(job->first, at), moment(job->second, at), t.gradient, t.rows * taps,
+          &job->optimiser, (real)job->optimiser.decay);
+}
+
+/* Biases begin..end - 1 of n that take turns along `rows` rows of d_post. */
+static void learn_bias(const JOB *job, const real *d_post, int64_t rows, int64_t n, int64_t at, real scale, int64_t begin,
+                       int64_t end) {
     for (int64_t i = begin; i < end; i += LANES) {
         int64_t some = end - i < LANES ? end - i : LANES;
         vec sum = v_set(0);
         real gradient[LANES];
-        for (int64_t b = 0; b < job->batch; b++)
-            sum = v_add(sum, v_load_some(d_post + b * n + i, some));
+        for (int64_t row = 0; row < rows; row++)
+            sum = v_add(sum, v_load_some(d_post + row * n + i, some));
         v_store(gradient, v_mul(sum, v_set(scale)));
         learn(job->parameters + at + i, moment(job->first, at + i), moment(job->second, at + i), 0, gradient, 1, some,
               &job->optimiser, 0);
     }
+}
+
+/* Numbers of scratch of one share. */
+static int64_t room_of(const JOB *job) {
+    int64_t most = 0;
+    for (int64_t l = 1; l < job->count; l++)
+        if (job->layers[l].kernel) {
+            shape g = shape_into(job->layers + l);
+            most = trace_room(&g, CHAINS) > most ? trace_room(&g, CHAINS) : most;
+        }
+    return most;
 }
 
 /* Share `part` of `parts` of the rows of every connection. -gamma^(l - top) / B turns the contrast of connections into
@@ -134,7 +170,7 @@ static void update(const JOB *job, int64_t part, int64_t parts) {
     int64_t top = layers[last].neuron == EQK_SOFTMAX ? last - 1 : last;
     for (int64_t l = 1; l <= last; l++) {
         int64_t n = layers[l].size, below = layers[l - 1].size;
-        int64_t begin = n * part / parts, end = n * (part + 1) / parts;
+        int64_t biases = biases_of(layers + l), begin = n * part / parts, end = n * (part + 1) / parts;
         double power = 1;
         for (int64_t i = l; i < top; i++)
             power *= job->schedule.gamma;
@@ -145,9 +181,15 @@ static void update(const JOB *job, int64_t part, int64_t parts) {
                          inner ? job->difference + batch * layers[l - 1].row : 0,
                          mean, difference, below, n, batch, layers[l].weight, scale};
         synapse lateral = {mean, difference, mean, difference, n, n, batch, layers[l].lateral, (real)0.5 * scale};
-        learn_matrix(job, &dense, begin, end);
+        if (layers[l].kernel) {
+            shape g = shape_into(layers + l);
+            real *room = (real *)job->work + part * room_of(job);
+            learn_filters(job, &dense, &g, room, g.post_channels * part / parts, g.post_channels * (part + 1) / parts);
+        } else
+            learn_matrix(job, &dense, begin, end);
         if (layers[l].lateral >= 0)
             learn_matrix(job, &lateral, begin, end);
-        learn_bias(job, difference, n, layers[l].bias, scale, begin, end);
+        learn_bias(job, difference, batch * (n / biases), biases, layers[l].bias, scale, biases * part / parts,
+                   biases * (part + 1) / parts);
     }
 }

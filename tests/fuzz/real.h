@@ -200,7 +200,8 @@ static void EQK(draw_layers)(EQK(job) * job, int64_t *inputs, int64_t *classes, 
     static const int64_t wrong[] = {-2, INT64_MIN, INT64_MAX, ((int64_t)1 << 40) + 1};
     for (int64_t l = 0; l < count; l++) {
         int64_t n = 1 + among(24), softmax = l > 1 && l == count - 1 && draw(1) % 2;
-        eqk_layer layer = {n, -1, -1, -1, l == 0 ? 0 : softmax ? EQK_SOFTMAX : EQK(neuron)(), sum};
+        eqk_layer layer = {.size = n, .weight = -1, .bias = -1, .lateral = -1, .row = sum};
+        layer.neuron = l == 0 ? 0 : softmax ? EQK_SOFTMAX : EQK(neuron)();
         if (l) {
             sum += n;
             layer.weight = all, all += n * layers[l - 1].size;
