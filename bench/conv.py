@@ -181,6 +181,7 @@ def settle_entries(p: ConvProblem, T: int = 32, K: int = 8) -> dict[str, Entry]:
         "eqkernel, over-relaxed difference": (
             EqConvSettle(p, over_relaxed.but(form="difference", nudge="frozen")), f"{over}, frozen nudge",
         ),
+        "eqkernel c, over-relaxed": (EqConvSettle(p, over_relaxed, "c"), over),
     }  # fmt: skip
     entries = {}
     for name, (contestant, order) in contestants.items():

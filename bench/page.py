@@ -18,7 +18,12 @@ TARGETS = [
     ("784-512-10", 64, "settle", "eqkernel, even-odd", "jax jit, hoisted", 1.3),
     ("784-512-10", 64, "settle", "eqkernel, even-odd", "torch autograd of Phi", 20.0),
     ("784-512-10", 1, "settle", "eqkernel, even-odd", "torch no_grad, hoisted", 8.0),
+    ("784-512-10", 1, "settle", "eqkernel c, even-odd", "torch no_grad, hoisted", 8.0),
     ("784-512-10", 1, "settle", "eqkernel c, over-relaxed", "torch no_grad, hoisted", 12.0),
+    ("784-512-10", 64, "settle", "eqkernel c, even-odd", "torch no_grad, hoisted", 2.2),
+    ("784-512-10", 64, "settle", "eqkernel c, even-odd", "torch no_grad, even-odd", 1.4),
+    ("784-256r-10", 64, "settle", "eqkernel c, even-odd", "torch no_grad, hoisted", 1.05),
+    ("784-256r-10", 1, "settle", "eqkernel c, even-odd", "torch no_grad, hoisted", 4.0),
     ("784-512-512-10", 64, "settle", "eqkernel, even-odd", "torch no_grad, hoisted", 1.5),
     ("784-512-512-10", 64, "settle", "eqkernel, even-odd", "jax jit, hoisted", 1.5),
     ("784-256r-10", 64, "settle", "eqkernel, even-odd", "torch no_grad, hoisted", 1.0),
@@ -26,12 +31,25 @@ TARGETS = [
     ("512 x 784", 64, "hebbian + adam", "eqkernel", "torch mm + fused Adam", 2.0),
     (CONV, 32, "settle", "eqkernel, even-odd", "torch no_grad, even-odd", 1.0),
     (CONV, 32, "settle", "eqkernel, even-odd", "torch no_grad, NCHW", 2.3),
+    (CONV, 32, "settle", "eqkernel c, even-odd", "torch no_grad, even-odd", 1.25),
+    (CONV, 32, "settle", "eqkernel c, even-odd", "torch no_grad, NCHW", 3.0),
+    (CONV, 32, "settle", "eqkernel c, over-relaxed", "torch no_grad, NCHW", 3.0),
     (CONV, 32, "settle", "eqkernel, over-relaxed difference", "torch autograd of Phi", 6.0),
     *(
         (net, 64, f"whole step, {optimiser}", f"eqkernel, {schedule}", "torch autograd backprop", least)
         for net in ("784-512-10", "784-512-512-10", "784-256-256-256-256-10")
         for optimiser in ("sgd", "adam")
         for schedule, least in (("few-step", 0.8), ("single-sweep", 1.2))
+    ),
+    *(
+        (net, 64, f"whole step, {optimiser}", f"eqkernel c, {schedule}", against, least)
+        for net in ("784-512-10", "784-512-512-10", "784-256-256-256-256-10")
+        for optimiser in ("sgd", "adam")
+        for schedule, against, least in (
+            ("few-step", "torch autograd backprop", 1.0),
+            ("single-sweep", "torch autograd backprop", 1.5),
+            ("single-sweep", "torch hand-written backprop", 1.0),
+        )
     ),
 ]
 

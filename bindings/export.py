@@ -62,7 +62,9 @@ def export_c(network: Network, path: str | PathLike[str]) -> None:
     """
     layers = layers_of(network)
     if layers is None:
-        raise EqkernelError("the C library settles layers in a chain, with bias and lateral connections and no adaptation")
+        raise EqkernelError(
+            "the C library settles layers in a chain, with biases and lateral connections, without adaptation"
+        )
     s, real = network.schedule, "float" if network.dtype == np.float32 else "double"
     tolerance = s.tolerance if s.early_stop and s.tolerance else 0.0
     digits, end = (9, "f") if real == "float" else (17, "")

@@ -7,13 +7,17 @@ import numpy as np
 import test_backends
 import test_bindings
 import test_c_jobs
+import test_conv_backends
 import test_diffusion
 import test_field
+import test_gradient
 import test_independence
 from mutations import CAUGHT  # noqa: F401  (what a failing check raises)
 from test_bindings import lib
 
+import eqkernel as eq
 from eqkernel.bindings import backend, library
+from eqkernel.geometry import conv_geometry
 
 BOUNDARIES = ("periodic", "neumann")
 
@@ -36,6 +40,34 @@ def phases(dtype):
     """test_backends: phases of orders and forms, and a tolerance that is met."""
     mutations.phases("c", dtype)
     mutations.settled("c")
+
+
+def conv_verbs(dtype):
+    """test_conv_backends: verbs and choices of convolutions."""
+    for seed, pool in enumerate(("none", "max", "average")):
+        geometry = conv_geometry("here", (7, 9, 2), (4, 5, 17) if pool == "none" else (2, 2, 17), 3, 2, 1, pool, 2)
+        for verb in test_conv_backends.VERBS:
+            test_conv_backends.check_verb(verb, dtype, 9, geometry, seed, backend)
+        test_conv_backends.check_choice(dtype, 9, geometry, seed, backend)
+
+
+def conv_phases(dtype):
+    """test_conv_backends: phases of fused convolutions, rates nudged, winners that move."""
+    test_conv_backends.check_moving_winners(test_conv_backends.moving_winners("c", dtype))
+    for form, nudge in test_gradient.FORMS:
+        schedule = eq.Schedule("drawn", 0.5, 2, 2, "sweep", form, nudge, None)
+        layers = [eq.Layer((7, 9, 2)), eq.Layer((4, 5, 17), "tanh"), eq.Layer(3, "sigmoid")]
+        wires = [eq.Conv(0, 1, 3, 2, 1), eq.Dense(1, 2), eq.Bias(1), eq.Bias(2)]
+        net = eq.Network(layers, wires, "binary-cross-entropy", schedule, dtype, "c")
+        test_backends.contract(net)
+        test_conv_backends.check_fused(net)
+        test_backends.check_phases(net, 17, 0)
+
+
+def conv_updates(dtype):
+    """test_conv_backends: updates of fused convolutions."""
+    for pool in ("average", "max"):
+        test_backends.check_updates(mutations.conv_net("c", "few-step", pool), "SGD", 9, 0)
 
 
 def gradient(dtype):

@@ -228,7 +228,7 @@ def moving_winners(backend, dtype="float64"):
     layers = [eq.Layer((7, 9, 2)), eq.Layer((4, 5, 17), "tanh"), eq.Layer((2, 2, 5), "tanh"), eq.Layer(3)]
     wires = [eq.Conv(0, 1, 3, 2, 1), eq.Conv(1, 2, 3, 1, 1, "max", 2), eq.Dense(2, 3), *map(eq.Bias, (1, 2, 3))]
     schedule = eq.Schedule(
-        gamma=1.0, free_steps=1, nudged_steps=3, order="synchronous", form="mean-difference", tolerance=None
+        gamma=1.0, free_steps=1, nudged_steps=5, order="synchronous", form="mean-difference", tolerance=None
     )
     net = eq.Network(layers, wires, "squared-error", schedule, dtype, backend)
     contract(net)

@@ -115,13 +115,13 @@ static void learn_matrix(const JOB *job, const synapse *s, int64_t begin, int64_
 
 /* Filters begin..end - 1 of a convolution; winners are those of the mean state. */
 static void learn_filters(const JOB *job, const synapse *s, const shape *g, real *room, int64_t begin, int64_t end) {
-    int64_t taps = filter_size(g), at = s->at + begin * taps;
+    int64_t taps = filter_size(g), first = s->at + begin * taps, n = (end - begin) * taps;
     tracer t;
     if (begin == end)
         return;
     t = tracer_in(g, room, begin, end - begin);
     if (g->pool == EQK_MAX_POOL)
-        pack_up(g, t.packed, job->parameters + at, t.rows);
+        pack_up(g, t.packed, job->parameters + first, t.rows);
     for (int64_t b = 0; b < s->batch; b++) {
         const real *m_pre = s->m_pre + b * s->n_pre;
         if (g->pool == EQK_MAX_POOL)
@@ -130,10 +130,13 @@ static void learn_filters(const JOB *job, const synapse *s, const shape *g, real
         if (s->d_pre)
             sum_sample(&t, s->d_pre + b * s->n_pre, s->m_post + b * s->n_post);
     }
-    memset(t.gradient, 0, (size_t)(t.rows * taps) * sizeof *t.gradient);
+    memset(t.gradient, 0, (size_t)n * sizeof *t.gradient);
     end_trace(&t, t.gradient, s->scale);
-    learn(job->parameters + at, moment(job->first, at), moment(job->second, at), t.gradient, t.rows * taps,
-          &job->optimiser, (real)job->optimiser.decay);
+    for (int64_t i = 0; i < n; i += 2 * LANES) {
+        int64_t at = first + i, some = n - i < 2 * LANES ? n - i : 2 * LANES;
+        learn(job->parameters + at, moment(job->first, at), moment(job->second, at), 0, t.gradient + i, 1, some,
+              &job->optimiser, (real)job->optimiser.decay);
+    }
 }
 
 /* Biases begin..end - 1 of n that take turns along `rows` rows of d_post. */
