@@ -181,6 +181,8 @@ class Layered(layered.Layered):
 
     def _update(self, theta, first, second, mean, difference, schedule, rule, rates, hyper) -> None:  # type: ignore[no-untyped-def]
         run, dtype = functions(self.network.dtype), self.network.dtype
+        if rule == lib.EQK_GRADIENT:
+            theta[...] = self.network.buffer  # a gradient replaces the weights that tell which places win
         job = ffi.new(f"eqk_job_{SUFFIX[dtype]} *")
         pointer = lambda array: ffi.from_buffer(POINTER[dtype], array)  # noqa: E731
         flat = layered._flat(mean), layered._flat(difference)

@@ -94,7 +94,7 @@ typedef struct {
  * momentum: {mu}; Adam: {beta_1, 1 - beta_1, beta_2, 1 - beta_2, eps, 1 / (1 - beta_1^t), 1 / (1 - beta_2^t)}. */
 typedef struct {
     double rate, decay, constants[7];
-    int32_t rule, unused; /* eqk_rule; with EQK_GRADIENT `parameters` receives the gradient */
+    int32_t rule, unused; /* eqk_rule; with EQK_GRADIENT the gradient replaces `parameters` */
 } eqk_optimiser;
 
 /* A convolution from a map (pre_height, pre_width, pre_channels): kernels of kernel x kernel, moved by `stride`, run over
