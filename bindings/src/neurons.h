@@ -26,7 +26,7 @@ INLINE vec difference_of(vec m, vec c, const int neuron) {
     case EQK_HARD_SIGMOID: { /* |c|, less what either end cuts off */
         vec reach = v_mul(half, v_abs(c)), least = v_sub(v_set(0), reach);
         vec above = v_min(reach, v_max(least, v_sub(v_set(1), m))), below = v_min(reach, v_max(least, m));
-        return v_flip(v_add(above, below), c);
+        return v_if_equal(c, c, v_flip(v_add(above, below), c), c); /* a NaN in c would not show in reach */
     }
     case EQK_SIGMOID: return v_mul(half, tanh_difference(v_mul(half, m), v_mul(half, c)));
     case EQK_TANH: return tanh_difference(m, c);
