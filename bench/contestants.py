@@ -74,6 +74,13 @@ def at_rest(products: list[int], order: str, steps: int, difference: bool) -> in
     return skipped
 
 
+def skipped(products: list[int], schedule: str, free: int, nudged: int, name: str) -> int:
+    """`at_rest` over both phases of eqkernel's contestant `name`."""
+    order = "synchronous" if schedule == "synchronous" else "even-odd"
+    in_nudged = at_rest(products, order, nudged, True) if "difference" in name else 0
+    return at_rest(products, order, free, False) + in_nudged
+
+
 def step_flops(p: Problem, free: int, nudged: int, channels: int = 1) -> float:
     """Half-sweeps of a cross-entropy net; `channels` 1 for the difference form, 2 for a pair of states."""
     drive, *hidden, readout = (w.size for w in p.weights)
@@ -131,11 +138,8 @@ def settle_entries(p: Problem, threads: int = 1) -> dict[str, Entry]:
     def add(name: str, contestant: Any, schedule: str, free: int, nudged: int, **more: Any) -> None:
         flops = settle_flops(p, free, nudged, more.pop("hoisted", True))
         if name.startswith("eqkernel"):
-            order = "synchronous" if schedule == "synchronous" else "even-odd"
             products = [w.size for w in p.weights[1:]]
-            flops -= 2.0 * p.batch * at_rest(products, order, free, False)
-            if "difference" in name:
-                flops -= 2.0 * p.batch * at_rest(products, order, nudged, True)
+            flops -= 2.0 * p.batch * skipped(products, schedule, free, nudged, name)
         entries[name] = Entry(contestant.run, contestant, schedule, f"{free}+{nudged}", flops, **more)
 
     add("numpy, naive", NumpyNaive(p), "synchronous", T, K, hoisted=False)

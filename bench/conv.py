@@ -16,7 +16,7 @@ import numpy as np
 import eqkernel
 from eqkernel import Bias, Conv, Dense, Layer, Network, Schedule
 
-from .contestants import OVER, Entry, at_rest, fewest_steps
+from .contestants import OVER, Entry, fewest_steps, skipped
 from .measure import FLOOR, Row, VerificationError, timed
 from .page import CONV as NET
 from .problem import cosines, digits
@@ -189,10 +189,7 @@ def settle_entries(p: ConvProblem, T: int = 32, K: int = 8) -> dict[str, Entry]:
         passes = free + (1 if name.endswith("difference") and "mean" not in name else 2) * nudged
         flops = 2.0 * p.batch * (INPUT * (passes if "autograd" in name else 1) + 2 * PASS * passes)
         if name.startswith("eqkernel"):
-            kind = "synchronous" if order == "synchronous" else "even-odd"
-            flops -= 2.0 * p.batch * at_rest([PASS - READOUT, READOUT], kind, free, False)
-            if "difference" in name:
-                flops -= 2.0 * p.batch * at_rest([PASS - READOUT, READOUT], kind, nudged, True)
+            flops -= 2.0 * p.batch * skipped([PASS - READOUT, READOUT], order, free, nudged, name)
         entries[name] = Entry(contestant.run, contestant, order, f"{free}+{nudged}", flops, "frozen" in order)
     return entries
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..errors import EqkernelError
 from ..geometry import MAX, ConvGeometry
-from .library import check, ffi, functions, reads, variant, writes
+from .library import check, check_shape, ffi, functions, reads, variant, writes
 
 
 def energy(
@@ -52,7 +52,7 @@ def hebbian(
 def choose(winners: NDArray, pre: NDArray, weight: NDArray, geometry: ConvGeometry) -> None:
     """winners = the place in each window where K * pre is largest, the first of equals."""
     batch, g = len(pre), geometry
-    _check_shape(winners, (batch, g.n_post))
+    check_shape(winners, (batch, g.n_post))
     found = np.zeros(winners.shape, np.int32)
     conv, work = _prepare(g, weight.dtype)
     pre, weight = reads(pre, (batch, g.n_pre), weight), _weight(weight, g, weight)
@@ -65,12 +65,12 @@ def _call(
     verb: Any, out: NDArray, shape: tuple[int, ...], arrays: tuple[Any, ...], winners: NDArray | None,
     geometry: ConvGeometry, batch: int,
 ) -> None:  # fmt: skip
-    _check_shape(out, shape)
+    check_shape(out, shape)
     places = ffi.NULL
     if geometry.pool == MAX:
         if winners is None:
             raise EqkernelError("max pooling needs `winners`, which `choose` writes")
-        _check_shape(winners, (batch, geometry.n_post))
+        check_shape(winners, (batch, geometry.n_post))
         places = ffi.from_buffer("int32_t[]", np.require(winners, np.int32, ["C", "A"]))
     conv, work = _prepare(geometry, out.dtype)
     check(verb(variant(), writes(out), *arrays, places, conv, batch, ffi.from_buffer(work), work.nbytes))
@@ -86,8 +86,3 @@ def _prepare(geometry: ConvGeometry, dtype: np.dtype) -> tuple[Any, NDArray]:
 
 def _weight(weight: NDArray, geometry: ConvGeometry, like: NDArray) -> Any:
     return reads(weight, geometry.weight_shape, like)
-
-
-def _check_shape(array: NDArray, shape: tuple[int, ...]) -> None:
-    if array.shape != shape:
-        raise EqkernelError(f"an array of shape {array.shape} meets others that want {shape}")

@@ -158,7 +158,7 @@ class Layered(layered.Layered):
             return None
         if get_threads() > 1 and 4.0 * self.synapses * batch > WORTH_A_THREAD:
             return None
-        if optimiser.moments and (optimiser.owner is None or optimiser.owner() is not network.buffer):
+        if not optimiser.has_moments_for(network.buffer):
             return None
         workspace = self.reserve(batch, True)
         job = workspace.prepare(x, schedule)

@@ -77,13 +77,18 @@ def functions(dtype: np.dtype) -> Any:
     return FUNCTIONS[dtype]
 
 
+def check_shape(array: NDArray, shape: tuple[int, ...]) -> None:
+    """EqkernelError for an array that does not have the shape that the arrays it meets demand."""
+    if array.shape != shape:
+        raise EqkernelError(f"an array of shape {array.shape} meets others that want {shape}")
+
+
 def reads(array: NDArray, shape: tuple[int, ...], like: NDArray) -> Any:
     """A pointer to an array that is read, in the type of `like`; copied if it was laid out otherwise.
 
     EqkernelError if it does not have `shape`, which the arrays it meets demand.
     """
-    if array.shape != shape:
-        raise EqkernelError(f"an array of shape {array.shape} meets others that want {shape}")
+    check_shape(array, shape)
     return ffi.from_buffer(POINTER[like.dtype], np.require(array, like.dtype, ["C", "A"]))
 
 

@@ -77,6 +77,10 @@ class Optimiser:
             raise EqkernelError("this optimiser holds the moments of another network: give every network its own")
         return self.state
 
+    def has_moments_for(self, parameters: NDArray) -> bool:
+        """Whether `moments_for` these would neither make moments nor refuse to."""
+        return not self.moments or (self.owner is not None and self.owner() is parameters)
+
     def apply(self, network: Network, gradients: list[NDArray]) -> None:
         """One step on every connection of `network`, given an array for each."""
         moments = self.moments_for(network.buffer)

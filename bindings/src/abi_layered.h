@@ -75,12 +75,7 @@ static size_t larger_size(size_t a, size_t b) { return a > b ? a : b; }
 
 /* Bytes of the update's scratch; 0 also if they are too many. */
 static size_t update_work(const EQK(job) * job, int64_t parts) {
-    int64_t most = 0;
-    for (int64_t l = 1; l < job->count; l++)
-        if (job->layers[l].kernel) {
-            shape g = shape_into(job->layers + l);
-            most = trace_room(&g, CHAINS) > most ? trace_room(&g, CHAINS) : most;
-        }
+    int64_t most = update_room(job->layers, job->count, CHAINS);
     return fits3(most, parts, sizeof(EQK_REAL)) ? (size_t)(most * parts) * sizeof(EQK_REAL) : 0;
 }
 

@@ -84,6 +84,17 @@ static inline int64_t trace_room(const shape *g, int64_t chains) {
            2 * post_size(g);
 }
 
+/* The most that the update of any layer takes of it; 0 without convolutions. */
+static inline int64_t update_room(const eqk_layer *layers, int64_t count, int64_t chains) {
+    int64_t most = 0;
+    for (int64_t l = 1; l < count; l++)
+        if (layers[l].kernel) {
+            shape g = shape_into(layers + l);
+            most = trace_room(&g, chains) > most ? trace_room(&g, chains) : most;
+        }
+    return most;
+}
+
 static inline int64_t verb_room(const shape *g, int64_t chains) {
     int64_t states = pre_size(g) > post_size(g) ? pre_size(g) : post_size(g);
     return trace_room(g, chains) + states;

@@ -154,17 +154,6 @@ static void learn_bias(const JOB *job, const real *d_post, int64_t rows, int64_t
     }
 }
 
-/* Numbers of scratch of one share. */
-static int64_t room_of(const JOB *job) {
-    int64_t most = 0;
-    for (int64_t l = 1; l < job->count; l++)
-        if (job->layers[l].kernel) {
-            shape g = shape_into(job->layers + l);
-            most = trace_room(&g, CHAINS) > most ? trace_room(&g, CHAINS) : most;
-        }
-    return most;
-}
-
 /* Share `part` of `parts` of the rows of every connection. -gamma^(l - top) / B turns the contrast of connections into
  * layer l into the gradient of the mean loss; a readout, outside the energy, has no power of gamma. */
 static void update(const JOB *job, int64_t part, int64_t parts) {
@@ -186,7 +175,7 @@ static void update(const JOB *job, int64_t part, int64_t parts) {
         synapse lateral = {mean, difference, mean, difference, n, n, batch, layers[l].lateral, (real)0.5 * scale};
         if (layers[l].kernel) {
             shape g = shape_into(layers + l);
-            real *room = (real *)job->work + part * room_of(job);
+            real *room = (real *)job->work + part * update_room(layers, job->count, CHAINS);
             learn_filters(job, &dense, &g, room, g.post_channels * part / parts, g.post_channels * (part + 1) / parts);
         } else
             learn_matrix(job, &dense, begin, end);

@@ -183,7 +183,7 @@ class Layered:
         network = self.network
         if optimiser.rule is None:
             return None
-        if optimiser.moments and (optimiser.owner is None or optimiser.owner() is not network.buffer):
+        if not optimiser.has_moments_for(network.buffer):
             return None
         if target is None:
             try:
