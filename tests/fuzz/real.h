@@ -132,7 +132,7 @@ static void EQK(field)(void) {
     if (all > 0)
         first = among(rows + 1), last = first + among(rows + 1 - first);
     if (spoil())
-        last = among(2) ? first - 1 : rows + 1;
+        last = among(2) || rows == INT64_MAX ? first - 1 : rows + 1;
     TRY(EQK(field_advance)(variant, after, before, place, rows, width, steps, boundary, first, last, largest, work,
                            work_size));
 }
