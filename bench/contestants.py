@@ -174,9 +174,9 @@ def settle_entries(p: Problem, threads: int = 1) -> dict[str, Entry]:
     return entries
 
 
-def update_entries(batch: int = 64) -> tuple[dict[str, Entry], dict[str, Any]]:
-    """The update of a 512 x 784 matrix, and the arrays it starts from."""
-    p = settling(784, 512, batch=batch)
+def update_entries(zeros: bool = True, batch: int = 64) -> tuple[dict[str, Entry], dict[str, Any]]:
+    """The update of a 512 x 784 matrix, and the arrays it starts from; the input with its zeros or without."""
+    p = settling(784, 512, batch=batch, zeros=zeros)
     rng = np.random.default_rng(3)
     p = replace(p, labels=rng.integers(0, 512, batch))
     ours = EqUpdate(p)

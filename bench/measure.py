@@ -137,27 +137,35 @@ def timed(
         }  # fmt: skip
 
 
+def inputs(threads: int) -> tuple[bool, ...]:
+    """Whether the input has zeros, which eqkernel's products skip: one thread is also timed without any."""
+    return (True, False) if threads == 1 else (True,)
+
+
 def settle_rows(threads: int, batches: Iterable[int], rounds: int, seconds: float) -> Iterator[Row]:
-    for sizes, recurrent in SETTLED:
+    nets = [(*net, True) for net in SETTLED] + [(*net, False) for net in SETTLED[:1] if threads == 1]
+    for sizes, recurrent, zeros in nets:
         for batch in batches:
-            p = settling(*sizes, batch=batch, recurrent=recurrent)
+            p = settling(*sizes, batch=batch, recurrent=recurrent, zeros=zeros)
             entries = settle_entries(p, threads)
             seen = check_settle(p, entries)
             yield from timed(p.name, batch, "settle", entries, seen, SETTLE_REFERENCE, threads, rounds, seconds)
 
 
 def update_rows(threads: int, rounds: int, seconds: float) -> Iterator[Row]:
-    entries, arrays = update_entries()
-    seen = check_update(entries, arrays)
-    net = "512 x 784"
-    yield from timed(net, 64, "hebbian + adam", entries, seen, UPDATE_REFERENCE, threads, rounds, seconds)
+    for zeros in inputs(threads):
+        entries, arrays = update_entries(zeros)
+        seen = check_update(entries, arrays)
+        net = "512 x 784" if zeros else "512 x 784, no zeros"
+        yield from timed(net, 64, "hebbian + adam", entries, seen, UPDATE_REFERENCE, threads, rounds, seconds)
 
 
 def step_rows(threads: int, rounds: int, seconds: float) -> Iterator[Row]:
-    for sizes in TRAINED:
-        p = training(*sizes, batch=64)
-        for optimiser in ("sgd", "adam"):
-            entries = step_entries(p, optimiser, threads)
-            seen = check_step(p, optimiser, entries)
-            phase = f"whole step, {optimiser}"
-            yield from timed(p.name, 64, phase, entries, seen, STEP_REFERENCE, threads, rounds, seconds)
+    for zeros in inputs(threads):
+        for sizes in TRAINED:
+            p = training(*sizes, batch=64, zeros=zeros)
+            for optimiser in ("sgd", "adam"):
+                entries = step_entries(p, optimiser, threads)
+                seen = check_step(p, optimiser, entries)
+                phase = f"whole step, {optimiser}"
+                yield from timed(p.name, 64, phase, entries, seen, STEP_REFERENCE, threads, rounds, seconds)
