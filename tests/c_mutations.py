@@ -76,9 +76,10 @@ MUTATIONS = [Mutation(*row) for row in (
     ("relaxation step ignored", "v_mul(v_set((real)step), v_sub(goal, old))", "v_sub(goal, old)", "neurons"),
     ("entropy of one half", "times_log(s, s) + times_log(1 - s, 1 - s)", "times_log(s, s)", "neurons", "abi_f64"),
     # settling
-    ("feedback without gamma", "size_of(t, layer + 1), gamma, 0)", "size_of(t, layer + 1), 1, 0)", "phases"),
+    ("feedback without gamma", "state_of(t, channel, layer + 1), gamma)", "state_of(t, channel, layer + 1), 1)",
+     "phases"),
     ("layers that move taken for resting", "moved |= state[k] != 0;", "moved |= state[k] > 1;", "phases"),
-    ("drive of the layer itself dropped", "if (lateral) /*", "if (0) /*", "phases", "avx512_f64"),
+    ("drive of the layer itself dropped", "if (lateral)\n", "if (0)\n", "phases", "avx512_f64"),
     ("layers of one parity never relax", "3 - first + 2 * (i - 1 - count)", "first + 2 * (i - 1 - count)", "phases"),
     ("nudged phase begins at the wrong parity", "form == RUN_FREE || top % 2 == 1 ? 1 : 2", "1", "phases"),
     ("sweeps begin the wrong way", "(taken % 2 == 0) == (form == RUN_FREE)", "taken % 2 == 0", "phases"),

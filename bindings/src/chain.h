@@ -6,15 +6,6 @@
  *     relax           s moves towards rho(up + down + lateral + nudge), rho of neurons.h
  */
 
-/* out (rows) = alpha W^T s (+ out if keep), W (depth, rows). */
-INLINE void weigh_back(const tile *t, real *out, const real *w, const real *s, int64_t rows, int64_t depth, real alpha,
-                       int keep) {
-    if (t->lanes == 1)
-        backward(out, 0, s, 0, 1, w, rows, 1, depth, rows, alpha, keep);
-    else
-        backward(out, t->lanes, w, 1, rows, s, t->lanes, rows, depth, t->lanes, alpha, keep);
-}
-
 /* Whether a layer's state is zero, as all are where a phase begins; looks no further than the first block that is not.
  * What a layer at rest does to others is zero and need not be computed. */
 static int at_rest(const tile *t, int64_t channel, int64_t layer) {
@@ -43,9 +34,9 @@ static void pack(const tile *t, real gamma) {
 
 /* up = W s_below + b, without b for a difference, whose max pooling has the winners of its mean. */
 static void refresh_up(const tile *t, int64_t channel, int64_t layer, int biased) {
-    int64_t n = size_of(t, layer), below = size_of(t, layer - 1), lanes = t->lanes, biases = biases_of(t->layers + layer);
+    int64_t n = size_of(t, layer), lanes = t->lanes, biases = biases_of(t->layers + layer);
     real *up = piece(t, 3 * channel + UP, layer);
-    const real *bias = t->theta + t->layers[layer].bias, *w = t->theta + t->layers[layer].weight;
+    const real *bias = t->theta + t->layers[layer].bias;
     if (!biased && at_rest(t, channel, layer - 1)) {
         memset(up, 0, (size_t)(n * lanes) * sizeof *up);
         return;
@@ -66,15 +57,11 @@ static void refresh_up(const tile *t, int64_t channel, int64_t layer, int biased
                 for (int64_t i = 0; i < biases; i++)
                     for (int64_t b = 0; b < lanes; b += LANES)
                         v_store(up + (first + i) * lanes + b, v_set(bias[i]));
-    if (lanes == 1)
-        forward_single(up, w, below, state_of(t, channel, layer - 1), n, below);
-    else
-        forward_tile(up, lanes, w, below, state_of(t, channel, layer - 1), n, below);
+    weigh(t, up, layer, state_of(t, channel, layer - 1));
 }
 
 /* down = gamma W^T s_above; packed weights hold gamma already. */
 static void refresh_down(const tile *t, int64_t channel, int64_t layer, real gamma, int biased) {
-    const real *w = t->theta + t->layers[layer + 1].weight;
     real *down = piece(t, 3 * channel + DOWN, layer);
     if (at_rest(t, channel, layer + 1)) {
         memset(down, 0, (size_t)elements(t, layer) * sizeof *down);
@@ -86,7 +73,7 @@ static void refresh_down(const tile *t, int64_t channel, int64_t layer, real gam
                      c.winners + (biased ? channel : MEAN) * c.section, c.map, t->lanes);
         return;
     }
-    weigh_back(t, down, w, state_of(t, channel, layer + 1), size_of(t, layer), size_of(t, layer + 1), gamma, 0);
+    weigh_back(t, down, layer + 1, state_of(t, channel, layer + 1), gamma);
 }
 
 /* What is added to `up`: `down` itself, or section `out` = down + lateral + nudge * nudge section. */
@@ -94,15 +81,14 @@ static const real *complete_drive(const tile *t, int64_t channel, int64_t layer,
     const real *down = piece(t, 3 * channel + DOWN, layer);
     int lateral = t->layers[layer].lateral >= 0, nudged = nudge != 0 && layer == t->top && !t->layers[layer].on_rate;
     real *total = piece(t, out, layer);
-    int64_t n = size_of(t, layer);
     if (!lateral && !nudged)
         return down;
     if (nudged)
         combine(total, down, nudge, piece(t, NUDGE, layer), elements(t, layer));
     else
         copy(total, down, elements(t, layer));
-    if (lateral) /* W is symmetric; read as its transpose, it is fastest for a single sample too */
-        weigh_back(t, total, t->theta + t->layers[layer].lateral, state_of(t, channel, layer), n, n, 1, 1);
+    if (lateral)
+        weigh_lateral(t, total, layer, state_of(t, channel, layer));
     return total;
 }
 
@@ -117,8 +103,7 @@ static void aim(const tile *t, int64_t channel) {
     real *error = piece(t, NUDGE, t->last);
     combine(error, target_of(t), -1, state_of(t, channel, t->last), elements(t, t->last));
     if (t->top < t->last)
-        weigh_back(t, piece(t, NUDGE, t->top), t->theta + t->layers[t->last].weight, error, size_of(t, t->top),
-                   size_of(t, t->last), 1, 0);
+        weigh_back(t, piece(t, NUDGE, t->top), t->last, error, 1);
 }
 
 /* The first and the last channel that settles. */

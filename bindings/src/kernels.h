@@ -29,6 +29,8 @@
 
 #include "tiles.h"
 
+#include "products.h"
+
 #include "chain.h"
 
 #include "update.h"
