@@ -24,7 +24,7 @@ def advance(state: NDArray, spare: NDArray, steps: int, constants: Constants, bo
     grids, kind = (writes(state), writes(spare)), variant()
     rows, width = state.shape[1:] if state.ndim == 3 else (1, state.shape[1])
     threads = max(1, min(get_threads(), rows // (4 * STEPS)))
-    most = STEPS if rows == 1 else max(1, min(STEPS, rows // 16))  # few rows: fewer are computed twice
+    most = STEPS if rows == 1 else max(1, min(STEPS, rows // 32))  # few rows: fewer are computed twice
     passes = -(-steps // most)
     passes += passes % 2 and passes < steps  # an even number ends where it began
     work = np.empty((threads, run.field_workspace(width, most)), np.uint8)

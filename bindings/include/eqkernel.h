@@ -111,7 +111,7 @@ typedef struct {
 } eqk_field;
 
 #define EQK_TILE 128       /* bytes of samples in a tile */
-#define EQK_FIELD_STEPS 16 /* steps of the field in one pass, at most */
+#define EQK_FIELD_STEPS 32 /* steps of the field in one pass, at most */
 
 EQK_API int eqk_abi_version(void); /* EQK_ABI_VERSION of the library, to be compared with that of the header */
 EQK_API const char *eqk_status_text(int status);

@@ -39,7 +39,6 @@ INLINE vec v_flip(vec a, vec sign) { return OP(xor)(a, OP(and)(sign, v_set((real
 #endif
 INLINE vec v_halves(vec a, vec b) { return OP(permute2f128)(a, b, 0x21); } /* the upper of a, the lower of b */
 INLINE vec v_from_second(vec a, vec b) { return ALIGN(v_halves(a, b), a, REAL_BITS / 8); }
-INLINE vec v_from_last(vec a, vec b) { return ALIGN(b, v_halves(a, b), 16 - REAL_BITS / 8); }
 INLINE vec v_if_larger(vec a, vec b, vec yes, vec no) { return OP(blendv)(no, yes, OP(cmp)(a, b, _CMP_GT_OQ)); }
 INLINE vec v_if_equal(vec a, vec b, vec yes, vec no) { return OP(blendv)(no, yes, OP(cmp)(a, b, _CMP_EQ_OQ)); }
 #if REAL_BITS == 32

@@ -40,7 +40,6 @@ INLINE vec v_keep_first(vec a, int n) { return OP(maskz_mov)((mask)((1u << n) - 
 #define ALIGN(b, a, n) _mm512_castsi512_pd(_mm512_alignr_epi64(_mm512_castpd_si512(b), _mm512_castpd_si512(a), n))
 #endif
 INLINE vec v_from_second(vec a, vec b) { return ALIGN(b, a, 1); }
-INLINE vec v_from_last(vec a, vec b) { return ALIGN(b, a, LANES - 1); }
 INLINE vec v_if_larger(vec a, vec b, vec yes, vec no) { return OP(mask_mov)(no, CMP(a, b, _CMP_GT_OQ), yes); }
 INLINE vec v_if_equal(vec a, vec b, vec yes, vec no) { return OP(mask_mov)(no, CMP(a, b, _CMP_EQ_OQ), yes); }
 INLINE real v_poison(vec a) { return OP(reduce_add)(a); }

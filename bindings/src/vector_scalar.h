@@ -34,10 +34,6 @@ INLINE vec v_from_second(vec a, vec b) { /* lanes 1, 2, ... of a, then the first
     (void)a;
     return b;
 }
-INLINE vec v_from_last(vec a, vec b) { /* the last lane of a, then lanes 0, 1, ... of b */
-    (void)b;
-    return a;
-}
 INLINE vec v_if_larger(vec a, vec b, vec yes, vec no) { return a > b ? yes : no; }
 INLINE vec v_if_equal(vec a, vec b, vec yes, vec no) { return a == b ? yes : no; }
 INLINE real v_largest(vec a) { return a; }                  /* of lanes that are not NaN */

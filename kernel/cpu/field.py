@@ -17,7 +17,7 @@ from ..reference.field import Constants
 from .arithmetic import maximum
 from .compile import inline, kernel
 from .diffusion import mirrored, source
-from .stencil import fetch, rows_of_field
+from .stencil import rows_of_field
 from .threads import get_threads, spread
 
 STEPS = 16  # at most, in one pass over memory
@@ -27,7 +27,8 @@ PAD = 16  # elements before the first and after the last row, for their neighbou
 BLOCK = 2  # rows of a level made in a turn: as many as the kernel takes at once
 RING = 4  # rows kept of a level: a power of two, at least the BLOCK + 2 that are read
 FLOPS = 24  # of a cell in a step
-_one_row, _two_rows = rows_of_field(1), rows_of_field(2)
+SHARE = STEPS // (4 * BLOCK)  # levels that fetch one row: BLOCK rows of two species come, and as many go
+_one_row, _two_rows = rows_of_field(1, SHARE), rows_of_field(2, SHARE)
 
 
 @kernel
@@ -65,13 +66,6 @@ def largest_of(row):
     return largest
 
 
-@inline
-def ask_for(row, part):
-    """Fetch a part of a row ahead of its use."""
-    for j in range(part[0], part[1], 64 // row.itemsize):
-        fetch(row, j)
-
-
 @kernel
 def sweep(after, before, c, steps, mirror, first, last, columns, buffer):
     """Rows first to last - 1 of `after` become those of `before` `steps` steps later, both (2, rows, width).
@@ -95,12 +89,11 @@ def sweep(after, before, c, steps, mirror, first, last, columns, buffer):
                     row = before[species, source(i, rows, mirror)]
                     load(buffer[at + MARGIN - steps : at + MARGIN + count + steps], row, left - steps, mirror)
             for level in range(1, steps + 1):
-                # What the next turn loads and stores comes meanwhile from memory, which would else stand idle.
-                part = left + count * (level - 1) // steps, left + count * level // steps
-                for i in range(top + BLOCK, top + 2 * BLOCK):
-                    for species in range(2):
-                        ask_for(before[species, source(i, rows, mirror)], part)
-                        ask_for(after[species, source(i - reach * steps, rows, mirror)], part)
+                # Of what the next turn loads, and then of what it stores, a part comes meanwhile from memory.
+                line = (level - 1) // SHARE
+                grid, back = (after, reach * steps) if line >= 2 * BLOCK else (before, 0)
+                soon = grid[line // BLOCK % 2, source(top + BLOCK + line % BLOCK - back, rows, mirror)]
+                begin = left + (level - 1) % SHARE * count // SHARE
                 more = reach * (steps - level)
                 start = max(top - reach * level, first - more)
                 stop = min(top - reach * level + BLOCK, last + more)
@@ -108,9 +101,9 @@ def sweep(after, before, c, steps, mirror, first, last, columns, buffer):
                 north, here = place(level - 1, start - reach, stride), place(level - 1, start, stride)
                 south, beyond = place(level - 1, start + reach, stride), place(level - 1, start + 2, stride)
                 if stop - start == BLOCK:
-                    _two_rows(buffer, stride, n, out, next_out, north, here, south, beyond, c)
+                    _two_rows(buffer, stride, n, out, next_out, north, here, south, beyond, soon, begin, c)
                 elif stop - start == 1:
-                    _one_row(buffer, stride, n, out, next_out, north, here, south, beyond, c)
+                    _one_row(buffer, stride, n, out, next_out, north, here, south, beyond, soon, begin, c)
                 if level == steps:
                     for i in range(start, stop):
                         for species in range(2):

@@ -4,7 +4,8 @@
     v' = v + (Dv dt lap v + eps dt (u - alpha v - beta))
 
 Both species and two rows at once: what a cell needs of its neighbours is then mostly in registers. A load across two
-cache lines costs two, so only the west is loaded: the east is shifted in from the vector to come.
+lines costs two, so only the west is loaded: the east is shifted in from the vector to come. Meanwhile a part of a
+row that is needed later is asked for bit by bit: all at once would hold up what the caches do.
 """
 
 from __future__ import annotations
@@ -19,21 +20,31 @@ from numba.extending import intrinsic
 from .microkernel import Emitter
 
 
-def rows_of_field(count: int) -> Any:
+def fetch(builder: Any, place: Any) -> None:
+    """Asks for the cache line at a place, to be in the second cache some time later."""
+    number = ir.IntType(32)
+    place = builder.bitcast(place, ir.IntType(8).as_pointer())
+    kind = ir.FunctionType(ir.VoidType(), [place.type, number, number, number])
+    ask = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+    builder.call(ask, [place, *(ir.Constant(number, value) for value in (0, 2, 1))])  # to read, second cache, data
+
+
+def rows_of_field(count: int, share: int) -> Any:
     """The kernel for `count` rows, 1 or 2, as a function callable inside Numba code.
 
     It makes the rows of n cells at out_0 and out_1 of a flat buffer, n in whole vectors, from the rows at in_0 to
     in_3, north to south, which do not overlap them; of a single row out_1 and in_3 are not used. Those are places
-    of u: v lies `stride` behind. The cell before and the vector after them are read too.
+    of u: v lies `stride` behind. The cell before and the vector after them are read too. The n / share numbers of
+    `soon` from `begin` on are to be in the second cache some time later.
     constants: Du dt, Dv dt, dt, eps dt, alpha, beta, 4.
     """
 
     @intrinsic
-    def advance(typing, buffer, stride, n, out_0, out_1, in_0, in_1, in_2, in_3, constants):  # type: ignore[no-untyped-def]
+    def advance(typing, buffer, stride, n, out_0, out_1, in_0, in_1, in_2, in_3, soon, begin, constants):  # type: ignore[no-untyped-def]
         index = types.intp
 
         def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
-            buffer, stride, n, *places, constants = args
+            buffer, stride, n, *places, soon, begin, constants = args
             e = Emitter(context, builder, sig.args[0])
             field = [[e.pointer(sig.args[0], buffer, builder.add(at, shift)) for at in places]
                      for shift in (e.number(0), stride)]  # fmt: skip
@@ -44,6 +55,7 @@ def rows_of_field(count: int) -> Any:
             (Du, Dv, dt, eps, alpha, beta, four), minus = c, builder.fneg
             own = range(1, count + 1)  # of the given rows, those that are made anew
             start = [[e.load(rows[r]) for r in own] for rows in given]
+            soon = e.pointer(sig.args[-3], soon, begin)
             before = builder.block
             loop, after = builder.append_basic_block("cells"), builder.append_basic_block("after")
             builder.branch(loop)
@@ -52,6 +64,7 @@ def rows_of_field(count: int) -> Any:
             j = builder.phi(ir.IntType(64))
             held = [[builder.phi(e.vector) for _ in own] for _ in given]
             following = builder.add(j, e.number(e.lanes))
+            fetch(builder, builder.gep(soon, [builder.udiv(j, e.number(share))]))
             ahead: list[list[Any]] = []
             laplacian: list[list[Any]] = []
             for rows, mine in zip(given, held, strict=True):
@@ -79,21 +92,6 @@ def rows_of_field(count: int) -> Any:
             return context.get_dummy_value()
 
         places = [index] * 8
-        return types.void(buffer, *places, constants), emit
+        return types.void(buffer, *places, soon, index, constants), emit
 
     return advance
-
-
-@intrinsic
-def fetch(typing, row, at):  # type: ignore[no-untyped-def]
-    """Ask for the cache line of row[at], to be there in the second cache some time later."""
-
-    def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
-        e, number = Emitter(context, builder, sig.args[0]), ir.IntType(32)
-        place = builder.bitcast(e.pointer(sig.args[0], *args), ir.IntType(8).as_pointer())
-        kind = ir.FunctionType(ir.VoidType(), [place.type, number, number, number])
-        ask = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        builder.call(ask, [place, *(ir.Constant(number, value) for value in (0, 2, 1))])  # to read, second cache, data
-        return context.get_dummy_value()
-
-    return types.void(row, types.intp), emit
