@@ -18,6 +18,7 @@ import test_conv
 import test_conv_backends
 import test_cortex
 import test_gradient
+import test_zeros
 
 import eqkernel as eq
 from eqkernel import costs, cpu, network, optimisers, reference, relaxation
@@ -134,6 +135,13 @@ def updates(backend="reference", dtype="float64"):
         test_backends.check_updates(net, kind, 17, 0)
 
 
+def zeros(backend="cpu"):
+    """test_zeros: Hebbian products of several densities to the bit, and what is not finite."""
+    for share in test_zeros.SPARE:
+        test_zeros.test_the_gradient_is_that_of_the_verbs_to_the_bit(share, "float32")
+    test_zeros.test_what_is_not_finite_is_not_hidden(np.inf, "float32")
+
+
 def cortex(backend="reference"):
     """test_cortex: adaptation, adjustment and reward."""
     test_cortex.test_the_gradient_stays_exact("3 hidden", 0.4, 0.4, "error")
@@ -145,7 +153,7 @@ def cortex(backend="reference"):
 # A check fails by an assertion, or by a warning or refusal on its way there.
 CAUGHT = (AssertionError, eq.EqkernelError, eq.UnsettledWarning, RuntimeWarning)
 ALL = cortex, gradient, convolution, adjoint, taps, pooled_gradient, settled, bptt, neurons, phases, updates
-KERNELS = conv_verbs, winners, conv_updates
+KERNELS = conv_verbs, winners, conv_updates, zeros
 CHECKS = {check.__name__: check for check in ALL + KERNELS}
 
 
@@ -293,6 +301,10 @@ KERNEL_MUTATIONS = [
     ("a difference keeps its own winners", "drives.py", "channel if biased else MEAN,", "channel,", "winners"),
     ("layers that move taken for resting", "drives.py", "if largest != 0:", "if largest > 1:", "phases"),
     ("frame off by a row", "trace.py", "(y + padding) * wide", "y * wide", "conv_verbs"),
+    ("one zero of a pair drops both", "gather.py", "builder.or_(*given)", "builder.and_(*given)", "zeros"),
+    ("sums of earlier samples lost", "zeros.py", "partial + c if first > 0 else -ONE", "-ONE", "zeros"),
+    ("an infinite mean unseen", "zeros.py", "way == BY_POST and not all", "False and not all", "zeros"),
+    ("an infinite difference unseen", "zeros.py", "way == BY_PRE and not all", "False and not all", "zeros"),
     ("biases of a map's first place", "update.py", "batch * n, plan[layer, BIASES])", "batch * n, n)", "conv_updates"),
 ]  # fmt: skip
 

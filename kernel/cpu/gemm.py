@@ -77,8 +77,8 @@ def forward_panel(c, c_at, c_row, a, a_at, a_row, b, b_at, b_row, rows, depth, a
         count = min(_BLOCK, rows - i)
         for r in range(SUMS):
             panel(
-                c, c_at + i * c_row, c_row, a, a_at + i * a_row + r, a_row, SUMS, b, b_at + r * b_row, SUMS * b_row,
-                count, (depth - r + SUMS - 1) // SUMS, alpha, keep + r, vectors,
+                c, c_at + i * c_row, c_row, a, a_at + i * a_row + r, a_row, ONE * SUMS,
+                b, b_at + r * b_row, SUMS * b_row, count, (depth - r + SUMS - 1) // SUMS, alpha, keep + r, vectors,
             )  # fmt: skip
 
 

@@ -21,6 +21,7 @@ from ..outcomes import Outcome, judge
 from ..schedules import FORMS, NUDGES, ORDERS, Schedule
 from ..step import Whole
 from . import chain, conv, tiles, update
+from .arrays import aligned
 from .microkernel import VECTOR_BYTES
 from .plan import Plan
 from .threads import get_threads, spread
@@ -91,7 +92,8 @@ class Layered:
         self.workspace: Workspace | None = None
         self._constants: tuple[Schedule, Constants] | None = None
         self._scales: tuple[Schedule, int, NDArray] | None = None
-        self._traces = np.empty((0, update.scratch(plan.table, VECTOR_BYTES // network.dtype.itemsize)), network.dtype)
+        self._room = update.scratch(plan.table, VECTOR_BYTES // network.dtype.itemsize)
+        self._rooms = aligned(0, self._room, network.dtype)
 
     def reserve(self, batch: int, reuse: bool) -> Workspace:
         """Memory for a batch: new, or the network's own, which grows to the largest batch and is then used again."""
@@ -225,15 +227,15 @@ class Layered:
         scales = self.scales(schedule, batch)
         rate, decay = (dtype.type(value) for value in rates)
         constants = np.array(hyper, dtype)
-        if len(self._traces) < threads:
-            self._traces = np.empty((threads, self._traces.shape[1]), dtype)
-        traces = self._traces
+        if len(self._rooms) < threads:
+            self._rooms = aligned(threads, self._room, dtype)
+        rooms = self._rooms
         winners = self._winners(mean)
         x, flat_mean, flat_difference = mean[0].reshape(-1), _flat(mean), _flat(difference)
 
         def part(index: int, parts: int) -> None:
             update.update_part(
-                self.plan.table, theta, first, second, x, flat_mean, flat_difference, winners, scales, traces[index],
+                self.plan.table, theta, first, second, x, flat_mean, flat_difference, winners, scales, rooms[index],
                 index, parts, rate, decay, rule, constants,
             )  # fmt: skip
 

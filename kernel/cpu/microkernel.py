@@ -56,6 +56,17 @@ class Emitter:
         place = self.builder.gep(pointer, [self.number(vector * self.lanes)])
         self.builder.store(value, self.builder.bitcast(place, self.vector.as_pointer())).align = self.bytes
 
+    def place(self, pointer: Any) -> Any:
+        """Where an element holds a whole number in its bytes."""
+        return self.builder.bitcast(pointer, ir.IntType(8 * self.bytes).as_pointer())
+
+    def narrow(self, value: Any) -> Any:
+        """A whole number as `place` has room for it."""
+        return value if self.bytes == 8 else self.builder.trunc(value, ir.IntType(32))
+
+    def whole(self, pointer: Any) -> Any:
+        return self.builder.sext(self.builder.load(self.place(pointer)), ir.IntType(64))
+
     def shuffle(self, a: Any, b: Any, lanes: list[int]) -> Any:
         mask = ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), lanes)
         return self.builder.shuffle_vector(a, b, mask)

@@ -3,7 +3,8 @@
     trace = sum_b  d_post[b] m_pre[b]^T + m_post[b] d_pre[b]^T          (the clamped input has d_pre = 0)
 
 m and d are the mean and the difference of the nudged states, so the difference is formed before the product and nothing
-cancels. The trace of a block of rows stays in the cache until the optimiser has used it.
+cancels. The trace of a block of rows stays in the cache until the optimiser has used it. Where many of the numbers are
+zero the products skip them (`zeros`), each in the way that is fastest.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from .correlate import POST_C, filter_size
 from .gemm import multiply
 from .tiles import BIAS, BIASES, LATERAL, ONE, ROW, SHAPE, SIZE, WEIGHT, ZERO, is_conv
 from .trace import begin_trace, end_trace, sum_batch, trace_room
+from .zeros import BLOCK, BY_POST, BY_PRE, DENSE, by_post, by_pre, hebbian_room, list_pre, way_of
 
 GRADIENT, SGD, MOMENTUM, ADAM = range(4)
 _ROWS = 56  # what is read of the presynaptic states serves four blocks of the product in turn
@@ -32,7 +34,7 @@ def scratch(plan, vector):
     """Elements of working memory that one thread needs: a block of rows of a matrix or all filters, or biases."""
     most = 0
     for layer in range(plan.shape[0]):
-        most = max(most, _ROWS * plan[layer, SIZE])
+        most = max(most, hebbian_room(plan[layer, SIZE], vector))
         if is_conv(plan, layer):
             shape = plan[layer, SHAPE:]
             most = max(most, shape[POST_C] * filter_size(shape) + trace_room(shape, shape[POST_C], vector))
@@ -74,24 +76,36 @@ def learn(theta, first, second, at, gradient, rate, decay, rule, hyper):
 
 
 @kernel
+def product(room, way, post, post_at, n_post, pre, pre_at, n_pre, rows, batch, scale, keep):
+    """room[:] (rows, n_pre) = scale * sum_b post[b]^T pre[b] (+ itself if keep)."""
+    if way == BY_POST:
+        by_post(room, post, post_at, n_post, pre, pre_at, n_pre, rows, batch, scale, keep)
+    elif way == BY_PRE:
+        by_pre(room, post, post_at, n_post, pre, pre_at, n_pre, rows, batch, scale)
+    else:
+        multiply(room, ZERO, n_pre, post, post_at, ONE, n_post, pre, pre_at, n_pre, rows, batch, n_pre, scale, keep)
+
+
+@kernel
 def update_matrix(
     theta, first, second, at, pre, pre_mean, pre_difference, pre_at, n_pre, mean, difference, post_at, n_post,
-    batch, scale, begin, end, trace, rate, decay, rule, hyper,
+    batch, scale, begin, end, room, rate, decay, rule, hyper,
 ):  # fmt: skip
-    """Rows begin..end of one dense or lateral matrix at theta[at:]. pre_difference is empty for the clamped input."""
-    for row in range(begin, end, _ROWS):
-        rows = min(_ROWS, end - row)
-        block = trace[: rows * n_pre]
-        multiply(
-            block, ZERO, n_pre, difference, post_at + row, ONE, n_post, pre_mean, pre_at, n_pre,
-            rows, batch, n_pre, scale, ZERO,
-        )  # fmt: skip
+    """Rows begin..end of one dense or lateral matrix at theta[at:]. `pre` says whether pre has a difference."""
+    if begin == end:
+        return
+    share, start = end - begin, post_at + begin
+    way = way_of(difference, start, n_post, pre_mean, pre_at, n_pre, share, batch, ONE - pre)
+    other = way_of(mean, start, n_post, pre_difference, pre_at, n_pre, share, batch, ZERO) if pre else DENSE
+    if way == BY_PRE:
+        list_pre(room, pre_mean, pre_at, n_pre, batch)
+    most = _ROWS if way == DENSE and other == DENSE else BLOCK
+    for row in range(begin, end, most):
+        rows = min(most, end - row)
+        product(room, way, difference, post_at + row, n_post, pre_mean, pre_at, n_pre, rows, batch, scale, ZERO)
         if pre:
-            multiply(
-                block, ZERO, n_pre, mean, post_at + row, ONE, n_post, pre_difference, pre_at, n_pre,
-                rows, batch, n_pre, scale, ONE,
-            )  # fmt: skip
-        learn(theta, first, second, at + row * n_pre, block, rate, decay, rule, hyper)
+            product(room, other, mean, post_at + row, n_post, pre_difference, pre_at, n_pre, rows, batch, scale, ONE)
+        learn(theta, first, second, at + row * n_pre, room[: rows * n_pre], rate, decay, rule, hyper)
 
 
 @kernel
@@ -131,7 +145,7 @@ def update_part(
         begin, end = share(n, part, parts)
         channel, end_channel = share(plan[layer, BIASES], part, parts)
         readout = layer == last and scales[0] != none
-        pre = layer > 1 and not readout
+        pre = int(layer > 1 and not readout)
         pre_mean = x if layer == 1 else means
         pre_at = 0 if layer == 1 else batch * plan[layer - 1, ROW]
         if is_conv(plan, layer):
@@ -147,7 +161,7 @@ def update_part(
             )  # fmt: skip
         if plan[layer, LATERAL] >= 0:
             update_matrix(
-                theta, first, second, plan[layer, LATERAL], True, means, differences, post_at, n,
+                theta, first, second, plan[layer, LATERAL], ONE, means, differences, post_at, n,
                 means, differences, post_at, n, batch, real(0.5, rate) * scales[layer], begin, end,
                 trace, rate, decay, rule, hyper,
             )  # fmt: skip

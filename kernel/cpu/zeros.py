@@ -1,0 +1,193 @@
+"""Products that skip zeros, to the bits of those that do not: fma(0, w, sum) = sum for a finite w and a sum from +0.
+
+Images and states of hard sigmoids hold many exact zeros. In a Hebbian product, C = alpha * sum_b post[b] pre[b]^T, the
+numbers of one side are taken singly: of each of its units a list is made of the samples in which it is not zero, and
+the sum runs over the list, in the order of the samples, along vectors of the other side. What is not finite is no zero
+and stays in the list. The other side must be finite, or 0 * inf = NaN would be lost: `all_finite` says whether it is,
+and if not, nothing is skipped.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .arithmetic import maximum
+from .compile import kernel, never_inline
+from .gather import enlist, gather, get_place, nonzeros, ones, put_place
+from .gemm import multiply, transpose
+from .microkernel import VECTOR_BYTES, transpose_square
+from .tiles import ONE, ZERO
+
+# Typed integers, as in `tiles`.
+SAMPLES = ONE * 64  # of a list: so many times 7 vectors stay in a cache of 32 KB
+BLOCK = ONE * 64  # postsynaptic units at a time
+DENSE, BY_POST, BY_PRE = tuple(np.arange(3))
+
+_enlist1, _enlist2 = enlist(1), enlist(2)
+_gather7, _gather4, _gather2, _gather1 = (gather(1, vectors) for vectors in (7, 4, 2, 1))
+_pair4, _pair2, _pair1 = (gather(2, vectors) for vectors in (4, 2, 1))
+
+
+@kernel
+def all_finite(values):
+    """Whether no number is infinite or NaN."""
+    never_inline()
+    largest = values.dtype.type(0)
+    for i in range(values.size):
+        largest = maximum(largest, abs(values[i]))
+    return largest - largest == 0
+
+
+@kernel
+def listed(a, at, row, rows, columns):
+    """The share of numbers that are not zero among (rows, columns) of them, rows apart, and of pairs of neighbours."""
+    never_inline()
+    vector = VECTOR_BYTES // a.itemsize
+    whole = columns // vector * vector
+    single = pairs = ZERO
+    for i in range(at, at + rows * row, row):
+        for j in range(i, i + whole, vector):
+            bits = nonzeros(a, j)
+            single += ones(bits)
+            pairs += 2 * ones((bits | bits >> 1) & 0x5555)
+        for j in range(i + whole, i + columns):
+            single += a[j] != 0
+    return single / (rows * columns), (pairs + rows * (columns - whole)) / (rows * columns)
+
+
+@kernel
+def way_of(post, post_at, n_post, pre, pre_at, n_pre, rows, batch, clamped):
+    """How a Hebbian product is made fastest: DENSE, BY_POST or, of the clamped input alone, BY_PRE.
+
+    Measured on AVX-512, in units of the dense product: lists cost a tenth to make, and a number in one costs .9 to 1.2.
+    """
+    single, _ = listed(post, post_at, n_post, batch, rows)
+    way, cost = DENSE, 1.0
+    if 0.15 + 1.2 * single < cost:
+        way, cost = BY_POST, 0.15 + 1.2 * single
+    if clamped and batch <= SAMPLES:
+        _, pairs = listed(pre, pre_at, n_pre, batch, n_pre)
+        if 0.22 + 0.95 * pairs < cost:
+            way = BY_PRE
+    if way == BY_POST and not all_finite(pre[pre_at : pre_at + batch * n_pre]):
+        return DENSE
+    if way == BY_PRE and not all_finite(post[post_at : post_at + (batch - 1) * n_post + rows]):
+        return DENSE
+    return way
+
+
+@kernel
+def pack(room, packed, row, source, at, source_row, rows, columns):
+    """room[packed:], its rows `row` apart, = source[at:] (rows, columns), its rows source_row apart.
+
+    Rows of a power of two would meet in few sets of the cache.
+    """
+    for b in range(rows):
+        to, given = room[packed + b * row :], source[at + b * source_row :]
+        for i in range(columns):
+            to[i] = given[i]
+
+
+@kernel
+def hebbian_room(n_pre, vector):
+    """Elements of room of a product: its result, partial sums or lists of pre, lists of post and packed vectors."""
+    return BLOCK * (n_pre + 2 * SAMPLES + 1) + SAMPLES * max(BLOCK, 7 * vector) + (2 * SAMPLES) * n_pre
+
+
+@kernel
+def by_post(room, post, post_at, n_post, pre, pre_at, n_pre, rows, batch, alpha, keep):
+    """room[:] (rows, n_pre) = alpha * sum_b post[b]^T pre[b] (+ itself if keep), zeros of post skipped; rows <= BLOCK.
+
+    What is in `room` after the result is scratch.
+    """
+    never_inline()
+    vector = VECTOR_BYTES // room.itemsize
+    whole, wide = n_pre // vector * vector, 7 * vector
+    partial = BLOCK * n_pre  # sums over the samples so far
+    lists = partial + BLOCK * n_pre
+    places = lists + BLOCK * SAMPLES
+    counts = places + BLOCK * SAMPLES
+    packed = counts + BLOCK
+    for first in range(0, batch, SAMPLES):
+        samples = min(SAMPLES, batch - first)
+        transpose(room, lists, SAMPLES, post, post_at + first * n_post, n_post, samples, rows)
+        for i in range(rows):
+            at = i * SAMPLES
+            put_place(room, counts + i, _enlist1(room, lists + at, ZERO, places + at, samples, wide))
+        last = first + samples == batch
+        to, gain, add = (ZERO, alpha, keep) if last else (partial, room.dtype.type(1), ZERO)
+        j = ZERO
+        while j < whole:
+            left = (whole - j) // vector
+            vectors = 7 if left >= 7 else 4 if left >= 4 else 2 if left >= 2 else 1
+            pack(room, packed, wide, pre, pre_at + first * n_pre + j, n_pre, samples, vectors * vector)
+            for i in range(rows):
+                n, values, where = get_place(room, counts + i), lists + i * SAMPLES, places + i * SAMPLES
+                c = i * n_pre + j
+                old = partial + c if first > 0 else -ONE
+                if vectors == 7:
+                    _gather7(room, to + c, ZERO, old, values, ZERO, where, n, packed, gain, add)
+                elif vectors == 4:
+                    _gather4(room, to + c, ZERO, old, values, ZERO, where, n, packed, gain, add)
+                elif vectors == 2:
+                    _gather2(room, to + c, ZERO, old, values, ZERO, where, n, packed, gain, add)
+                else:
+                    _gather1(room, to + c, ZERO, old, values, ZERO, where, n, packed, gain, add)
+            j += vectors * vector
+    multiply(
+        room, whole, n_pre, post, post_at, ONE, n_post, pre, pre_at + whole, n_pre,
+        rows, batch, n_pre - whole, alpha, keep,
+    )  # fmt: skip
+
+
+@kernel
+def list_pre(room, pre, pre_at, n_pre, batch):
+    """The lists that `by_pre` reads, of pairs of presynaptic units; batch <= SAMPLES."""
+    never_inline()
+    lists = BLOCK * n_pre
+    places = lists + n_pre * SAMPLES
+    counts = places + n_pre // 2 * SAMPLES
+    transpose(room, lists, SAMPLES, pre, pre_at, n_pre, batch, n_pre)
+    for p in range(n_pre // 2):
+        at = p * SAMPLES
+        put_place(room, counts + p, _enlist2(room, lists + 2 * at, SAMPLES, places + at, batch, BLOCK))
+
+
+@kernel
+def by_pre(room, post, post_at, n_post, pre, pre_at, n_pre, rows, batch, alpha):
+    """room[:] (rows, n_pre) = alpha * sum_b post[b]^T pre[b], zeros of pre skipped; rows <= BLOCK, `list_pre` before.
+
+    Pairs share the loads of post. The sums of a few pairs, in scratch, are one square after another transposed.
+    """
+    never_inline()
+    vector = VECTOR_BYTES // room.itemsize
+    whole, whole_rows = n_pre // vector * vector, rows // vector * vector
+    lists = BLOCK * n_pre
+    places = lists + n_pre * SAMPLES
+    counts = places + n_pre // 2 * SAMPLES
+    packed = lists + 2 * n_pre * SAMPLES
+    square = packed + SAMPLES * BLOCK
+    pack(room, packed, BLOCK, post, post_at, n_post, batch, whole_rows)
+    for j in range(0, whole, vector):
+        for p in range(j, j + vector, 2):
+            n, values, where = get_place(room, counts + p // 2), lists + p * SAMPLES, places + p // 2 * SAMPLES
+            i, c = 0, square + (p - j) * BLOCK
+            while i < whole_rows:
+                left = (whole_rows - i) // vector
+                if left >= 4:
+                    _pair4(room, c + i, BLOCK, -ONE, values, SAMPLES, where, n, packed + i, alpha, ZERO)
+                elif left >= 2:
+                    _pair2(room, c + i, BLOCK, -ONE, values, SAMPLES, where, n, packed + i, alpha, ZERO)
+                else:
+                    _pair1(room, c + i, BLOCK, -ONE, values, SAMPLES, where, n, packed + i, alpha, ZERO)
+                i += (4 if left >= 4 else 2 if left >= 2 else 1) * vector
+        for i in range(0, whole_rows, vector):
+            transpose_square(room, i * n_pre + j, n_pre, room, square + i, BLOCK)
+    multiply(
+        room, whole, n_pre, post, post_at, ONE, n_post, pre, pre_at + whole, n_pre,
+        whole_rows, batch, n_pre - whole, alpha, ZERO,
+    )  # fmt: skip
+    multiply(
+        room, whole_rows * n_pre, n_pre, post, post_at + whole_rows, ONE, n_post, pre, pre_at, n_pre,
+        rows - whole_rows, batch, n_pre, alpha, ZERO,
+    )  # fmt: skip

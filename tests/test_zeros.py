@@ -1,0 +1,90 @@
+"""Products that skip zeros give the bits of those that do not, and hide nothing that is not finite."""
+
+import numpy as np
+import pytest
+from test_backends import DTYPES
+
+import eqkernel as eq
+from eqkernel import cpu
+from eqkernel.cpu import threads, zeros
+
+PLAN = eq.Schedule("drawn", gamma=0.5, free_steps=3, nudged_steps=2, order="even-odd", tolerance=None)
+SIZES = (150, 97, 70, 10)  # no multiple of a vector
+SPARE = {"no zeros": (0, 0), "states": (0, 0.7), "input": (0.7, 0), "all": (0.7, 0.7), "rest": (1, 1)}
+WAYS = {"no zeros": zeros.DENSE, "states": zeros.BY_POST, "input": zeros.BY_PRE, "all": zeros.BY_POST}
+
+
+@pytest.fixture(autouse=True)
+def three_threads(monkeypatch):
+    before = eq.get_threads()
+    monkeypatch.setattr(threads, "WORTH_A_THREAD", 0)
+    yield
+    eq.set_threads(before)
+
+
+def drawn(batch, dtype, share, seed=0):
+    """Mean and difference of every layer, of which some numbers are zero, of either sign, as in images in runs."""
+    rng = np.random.default_rng(seed)
+
+    def states(n, zero):
+        gone = np.repeat(rng.random((batch, n)) < zero, 4, axis=1)[:, :n]
+        return np.where(gone, rng.choice([0.0, -0.0], (batch, n)), rng.standard_normal((batch, n))).astype(dtype)
+
+    of_input, of_states = SPARE[share]
+    zero = [of_input, *[of_states] * (len(SIZES) - 1)]
+    mean, difference = ([states(n, s) for n, s in zip(SIZES, zero, strict=True)] for _ in range(2))
+    return mean, difference
+
+
+def by_verbs(net, mean, difference):
+    """The gradient as the verbs make it, none of which skips anything."""
+    gradient = []
+    for c, w in zip(net.connections, net.parameters, strict=True):
+        g = np.zeros_like(w)
+        if c.pre is not None:
+            scale = net.dtype.type(net.scale(c, PLAN) / len(mean[0]))
+            cpu.dense.hebbian(g, mean[c.pre], difference[c.post], scale)
+            if c.pre > 0 and c.post <= net.top:
+                cpu.dense.hebbian(g, difference[c.pre], mean[c.post], scale)
+        gradient.append(g)
+    return gradient
+
+
+def check_gradient(net, mean, difference):
+    found = net.engine.gradient(mean, difference, PLAN)
+    for c, ours, exact in zip(net.connections, found, by_verbs(net, mean, difference), strict=True):
+        if c.pre is not None:
+            np.testing.assert_array_equal(ours, exact, f"{c.pre} to {c.post}")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("share", SPARE)
+def test_the_gradient_is_that_of_the_verbs_to_the_bit(share, dtype):
+    net = eq.Network.dense(*SIZES, dtype=dtype, backend="cpu")
+    for batch in (1, 3, 64, 130):
+        for count in (1, 3):
+            eq.set_threads(count)
+            check_gradient(net, *drawn(batch, dtype, share))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_ways_are_chosen_by_what_is_zero(dtype):
+    for share, way in WAYS.items():
+        mean, difference = drawn(64, dtype, share)
+        x, d = mean[0].reshape(-1), difference[1].reshape(-1)
+        assert zeros.way_of(d, 0, SIZES[1], x, 0, SIZES[0], SIZES[1], 64, 1) == way
+        x[7] = d[7] = np.inf
+        assert zeros.way_of(d, 0, SIZES[1], x, 0, SIZES[0], SIZES[1], 64, 1) == zeros.DENSE
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_is_not_hidden(bad, dtype):
+    """Where it meets zeros the gradient is NaN, whichever side has them."""
+    net = eq.Network.dense(*SIZES, dtype=dtype, backend="cpu")
+    for share in ("states", "input", "all"):
+        for which, layer in ((0, 0), (0, 1), (1, 1), (0, 2), (1, 2)):
+            states = drawn(64, dtype, share)
+            states[which][layer].flat[5] = bad
+            states[which][layer][-1, -1] = bad
+            check_gradient(net, *states)
