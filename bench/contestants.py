@@ -15,7 +15,7 @@ import numpy as np
 import eqkernel
 from eqkernel.backends import unavailable
 
-from .ours import EqSettle, EqStep, EqUpdate
+from .ours import EqSettle, EqStep, EqUpdate, can_split
 from .problem import Problem, residual, settling
 from .rivals.backprop_hand import HandBackprop
 from .rivals.backprop_jax import JaxBackprop
@@ -30,6 +30,8 @@ from .rivals.torch_update import TorchUpdate
 SETTLE_REFERENCE = "torch no_grad, hoisted"
 UPDATE_REFERENCE = "torch mm + fused Adam"
 STEP_REFERENCE = "torch autograd backprop"
+FLOOR = 5e-6  # float32 residuals below this are rounding
+SPLIT_FLOOR = 3 * 2.0**-16  # of factors split in two bfloat16: what a product of size 1 errs by
 
 
 @dataclass
@@ -42,6 +44,7 @@ class Entry:
     steps: str
     flops: float
     frozen: bool = False  # the nudge is taken at the free state
+    floor: float = FLOOR
 
 
 # Operations: 2 for each multiply-add of the matrix products that the named algorithm needs; no others count.
@@ -165,6 +168,9 @@ def settle_entries(p: Problem, threads: int = 1) -> dict[str, Entry]:
     if not unavailable("c"):
         add("eqkernel c, even-odd", EqSettle(p, even_odd, backend="c"), "even-odd", t, k)
         add("eqkernel c, over-relaxed", EqSettle(p, over_relaxed, backend="c"), *over)
+        if recurrent and can_split():
+            split = EqSettle(p, even_odd, backend="c", precision="bf16x3")
+            add("eqkernel c, bf16x3", split, "even-odd", t, k, floor=SPLIT_FLOOR)
     difference = even_odd.but(form="mean-difference", nudge="frozen")
     add("eqkernel, mean and difference", EqSettle(p, difference), "even-odd, frozen nudge", t, k, frozen=True)
     if threads > 1:

@@ -16,8 +16,8 @@ import numpy as np
 import eqkernel
 from eqkernel import Bias, Conv, Dense, Layer, Network, Schedule
 
-from .contestants import OVER, Entry, fewest_steps, skipped
-from .measure import FLOOR, Row, VerificationError, timed
+from .contestants import FLOOR, OVER, Entry, fewest_steps, skipped
+from .measure import Row, VerificationError, timed
 from .page import CONV as NET
 from .problem import cosines, digits
 from .rivals.torch_conv import (

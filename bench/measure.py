@@ -35,7 +35,6 @@ from .timing import interleave, ratio
 Row = dict[str, Any]
 SETTLED = [((784, 512, 10), False), ((784, 512, 512, 10), False), ((784, 256, 10), True)]
 TRAINED = [(784, 512, 10), (784, 512, 512, 10), (784, 256, 256, 256, 256, 10)]
-FLOOR = 5e-6  # float32 residuals below this are rounding
 
 
 class VerificationError(AssertionError):
@@ -54,9 +53,9 @@ def check_settle(p: Problem, entries: dict[str, Entry]) -> dict[str, Row]:
         free, nudged = residual(p, states, entry.frozen)
         whole, worst = cosines(contrast(p, states), exact)
         seen[name] = {"residual": [free, nudged], "cosine": whole, "worst cosine": worst}
-    free_goal, nudged_goal = (max(1.05 * r, FLOOR) for r in seen[SETTLE_REFERENCE]["residual"])
     for name, row in seen.items():
         free, nudged = row["residual"]
+        free_goal, nudged_goal = (max(1.05 * r, entries[name].floor) for r in seen[SETTLE_REFERENCE]["residual"])
         if not (free <= free_goal and nudged <= nudged_goal and row["cosine"] > 0.999):
             goal = seen[SETTLE_REFERENCE]
             raise VerificationError(f"{p.name}, B={p.batch}, {name}: {row}; the reference has {goal}")

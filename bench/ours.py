@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 import eqkernel
+from eqkernel.bindings import set_precision
 
 from .problem import Arrays, Problem, States
 
@@ -33,15 +34,35 @@ def use_threads(threads: int | None) -> None:
         eqkernel.set_threads(threads)
 
 
-class EqSettle:
-    """`threads` None leaves the number of threads as it is."""
+def can_split() -> bool:
+    """Whether backend "c" can settle with products of bfloat16 here."""
+    try:
+        set_precision("bf16x3")
+    except eqkernel.EqkernelError:
+        return False
+    set_precision("float32")
+    return True
 
-    def __init__(self, p: Problem, schedule: Any, threads: int | None = None, backend: str = "cpu"):
-        self.p, self.schedule, self.threads = p, schedule, threads
+
+class EqSettle:
+    """`threads` None leaves the number of threads as it is; `precision` is that of backend "c"."""
+
+    def __init__(self, p: Problem, schedule: Any, threads: int | None = None, backend: str = "cpu",
+                 precision: str = "float32"):  # fmt: skip
+        self.p, self.schedule, self.threads, self.precision = p, schedule, threads, precision
         self.net, self.target = network(p, schedule, backend), p.target
 
     def run(self) -> None:
         use_threads(self.threads)
+        if self.precision == "float32":
+            return self.settle()
+        set_precision(self.precision)
+        try:
+            self.settle()
+        finally:
+            set_precision("float32")
+
+    def settle(self) -> None:
         self.free = eqkernel.free_phase(self.net, self.p.x, reuse=True)
         self.nudged = eqkernel.nudged_phase(self.net, self.free, self.target, self.p.beta, reuse=True)
 

@@ -24,6 +24,7 @@ TARGETS = [
     ("784-512-10", 64, "settle", "eqkernel c, even-odd", "torch no_grad, even-odd", 1.4),
     ("784-256r-10", 64, "settle", "eqkernel c, even-odd", "torch no_grad, hoisted", 1.05),
     ("784-256r-10", 1, "settle", "eqkernel c, even-odd", "torch no_grad, hoisted", 4.0),
+    ("784-256r-10", 64, "settle", "eqkernel c, bf16x3", "torch no_grad, hoisted", 1.4),
     ("784-512-512-10", 64, "settle", "eqkernel, even-odd", "torch no_grad, hoisted", 1.5),
     ("784-512-512-10", 64, "settle", "eqkernel, even-odd", "jax jit, hoisted", 1.5),
     ("784-256r-10", 64, "settle", "eqkernel, even-odd", "torch no_grad, hoisted", 1.0),
@@ -204,6 +205,13 @@ installed library reaches in the same process.
   library). Rows of different order do different amounts of work for an equally settled state; compare them for
   the time, and rows of one order for the code. A product with a layer that is still at rest is zero; eqkernel
   skips it, and its GFLOP/s leave it out.
+- **bf16x3** is the same settle with every factor of a product written as the sum of two bfloat16, of which three of
+  four products are formed: within 3 · 2⁻¹⁶ of a product's size (its residual may be as large). Its GFLOP/s count the
+  products of the algorithm, not the three. It is there for AMX: a core multiplies and adds 512 bfloat16 a cycle
+  (blocks of 16 × 16 × 32 in 16 cycles), and 32 floats (two units of 16), so three products could take 3/16 of the time
+  of one in float. AMX has not been run on hardware, and no time is claimed for it. AVX512-BF16 alone does two products
+  a lane where the float instruction does one, at the same rate (measured on Zen 4), so three take 1.5 times the time of
+  one in float: there the row is slower than *even-odd*, and misses its target.
 - **hebbian + adam** is the contrast and Adam's step for one matrix of the clamped input. The cosine is that
   of the weights' change over three steps.
 - **whole step** is one training step (β = 0.02, cross-entropy) at weights trained for three epochs on

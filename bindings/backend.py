@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from . import bias, conv, dense, diffusion, field, lateral, neurons
+from . import bias, conv, dense, diffusion, field, lateral, neurons, precision
 from .export import layers_of
 from .layered import Layered
 from .library import best_variant, variant_name
@@ -21,9 +21,9 @@ def preferred() -> bool:
 
 
 def detail() -> str:
-    """What `eqkernel doctor` adds: the variant of the kernels that runs."""
+    """What `eqkernel doctor` adds: the variant of the kernels that runs, and what bf16x3 would run by."""
     best = "" if variant_name() == best_variant() else f", {best_variant()} could run"
-    return f"; {variant_name()} kernels{best}"
+    return f"; {variant_name()} kernels{best}; {precision.detail()}"
 
 
 def fused(network: Network) -> Layered | None:

@@ -16,6 +16,7 @@ from ..optimisers import Optimiser
 from ..schedules import FORMS, NUDGES, ORDERS, Schedule
 from ..step import Whole
 from .library import POINTER, SUFFIX, check, ffi, functions, lib, variant
+from .precision import code_for
 
 if TYPE_CHECKING:
     from ..network import Network
@@ -39,6 +40,7 @@ class Workspace(layered.Workspace):
         job.version, job.variant, job.batch = lib.EQK_ABI_VERSION, variant(), batch
         job.layers, job.count = ffi.from_buffer("eqk_layer[]", layers), len(layers)
         job.parameters, job.parameter_count = self.pointer(parameters), parameters.size
+        self.precision = job.schedule.precision = code_for(self.dtype)
         rows = int(layers["size"][1:].sum())
         self.memory = np.zeros(self.run.workspace(job), np.uint8)
         self.state, self.mean, self.difference = (np.zeros(batch * rows, self.dtype) for _ in range(3))
@@ -124,14 +126,17 @@ class Layered(layered.Layered):
         """Memory for a batch: new, or the network's own, which grows to the largest batch and is then used again."""
         if not reuse:
             return Workspace(self.layers, self.network.buffer, batch)
-        if self.workspace is None or self.workspace.batch < batch:
+        old = self.workspace
+        if old is None or old.batch < batch or old.precision != code_for(old.dtype):
             self.workspace = Workspace(self.layers, self.network.buffer, batch)
+        assert self.workspace is not None
         return self.workspace
 
     def free(self, x: NDArray, schedule: Schedule, reuse: bool = False) -> tuple[Workspace, list[NDArray], Settled]:
         """The free phase from rest, x (B, n_0)."""
         workspace = self.reserve(len(x), reuse)
         job = workspace.prepare(x, schedule)
+        self._pack(workspace)
         self._over_tiles(workspace.run.free_phase, job, schedule.free_steps)
         return workspace, [x, *workspace.views("state", len(x))], workspace.settled(0, len(x))
 
@@ -141,6 +146,7 @@ class Layered(layered.Layered):
         """Mean and difference, per unit of beta, of the nudged states, from the free state that `workspace` holds."""
         job = workspace.prepare(x, schedule)
         workspace.aim(target, beta, variant, schedule)
+        self._pack(workspace)
         self._over_tiles(workspace.run.nudged_phase, job, schedule.nudged_steps)
         mean, difference = ([x, *workspace.views(name, len(x))] for name in ("mean", "difference"))
         return mean, difference, workspace.settled(1, len(x))
@@ -167,6 +173,12 @@ class Layered(layered.Layered):
         if workspace.run.train_step(job, workspace.loss, workspace.correct):
             return None
         return Whole(workspace.settled(0, batch), workspace.settled(1, batch), workspace.loss[0], workspace.correct[0])
+
+    def _pack(self, workspace: Workspace) -> None:
+        """Brings the weights into the form of the workspace's precision."""
+        if workspace.precision:
+            pack = lambda part, parts: check(workspace.run.pack(workspace.job, part, parts))  # noqa: E731
+            spread(pack, get_threads(), 10.0 * self.synapses)  # instructions a weight, as counted
 
     def _over_tiles(self, phase: Any, job: Any, steps: int) -> None:  # type: ignore[override]
         count = functions(self.network.dtype).tiles(job.batch)

@@ -6,6 +6,7 @@ import mutations
 import numpy as np
 import test_backends
 import test_bindings
+import test_c_bf16x3
 import test_c_jobs
 import test_conv_backends
 import test_diffusion
@@ -130,6 +131,53 @@ def refusals(dtype):
     test_bindings.test_labels_outside_the_classes_are_refused()
     for verb in test_c_jobs.VERBS:
         test_c_jobs.test_a_verb_refuses_what_it_cannot_do(verb, "f32" if dtype == "float32" else "f64")
+
+
+def _in_both_kinds(check):
+    """The library of planted bugs has AMX, emulated, besides what the processor has."""
+    for kind in test_c_bf16x3.KINDS:
+        with test_c_bf16x3.settling(kind):
+            check()
+
+
+def bf16x3_products(dtype):
+    """test_c_bf16x3: products within the bounds of their parts, of fewer and more than a block."""
+    for sizes in ((1, 33, 40), (33, 47, 35)):
+        _in_both_kinds(lambda sizes=sizes: test_c_bf16x3.check_products(*sizes, 0))
+
+
+def bf16x3_phases(dtype):
+    """test_c_bf16x3: phases of a network of several layers, with lateral connections."""
+    schedule = test_c_bf16x3.ONE.but(free_steps=3, nudged_steps=3, order="even-odd")
+    net = eq.Network.recurrent(37, 33, 18, 5, schedule=schedule, backend="c")
+    test_backends.contract(net)
+    _in_both_kinds(lambda: test_backends.check_phases(net, 17, 0, split=True))
+
+
+def bf16x3_bits(dtype):
+    """test_c_bf16x3: the same bits in any batch; and the kind that is asked for, the best of which is AMX."""
+    rng, found = np.random.default_rng(0), []
+    x, net = rng.random((5, 70)), eq.Network.dense(70, 50, 3, schedule="few-step", backend="c")
+    for kind in ("bf16x3-avx512", "bf16x3-amx", "bf16x3"):
+        with test_c_bf16x3.settling(kind):
+            found.append(eq.free_phase(net, x).state[1])
+            test_c_bf16x3.check_bits(batches=(1, 17))
+    assert not np.array_equal(found[0], found[1]) and np.array_equal(found[1], found[2])
+
+
+def bf16x3_memory(dtype):
+    """test_c_bf16x3: memory that was never set is not read, nor what lies beyond; shares of packing."""
+    _in_both_kinds(test_c_bf16x3.check_memory)
+
+
+def bf16x3_steps(dtype):
+    """test_c_bf16x3: weights that have changed are packed again."""
+    _in_both_kinds(test_c_bf16x3.check_steps)
+
+
+def bf16x3_refusals(dtype):
+    """test_c_bf16x3: precisions that cannot be had."""
+    test_c_bf16x3.test_a_job_of_another_precision_is_refused()
 
 
 def dispatch(dtype):

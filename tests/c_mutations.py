@@ -24,6 +24,8 @@ import eqkernel
 BINDINGS = Path(eqkernel.__file__).parent.parent / "bindings"
 CC = shutil.which("cc")
 FLAGS = ["-std=c99", "-O0", "-w", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off"]
+AMX = ["-include", Path(__file__).parent / "shim" / "amx.h"]  # its instructions, in C
+EMULATED = {"amx_f32": AMX, "precision": AMX}
 
 
 class Mutation(NamedTuple):
@@ -124,6 +126,46 @@ MUTATIONS = [Mutation(*row) for row in (
     ("velocity does not decay", "g = v_fma(c[0], v_load_some(m + at, some), g)",
      "g = v_add(v_load_some(m + at, some), g)", "updates"),
     ("weight decay forgotten", "v_mul(keep, v_load_some(w + at, some))", "v_load_some(w + at, some)", "updates"),
+    # factors split in two
+    ("low times high dropped", "add_pairs(sum[i][v], w_low, s_high[v])", "sum[i][v]", "bf16x3_products", "bf16_f32"),
+    ("high times low dropped", "add_pairs(sum[i][v], w_high, s_low[v])", "sum[i][v]", "bf16x3_products", "bf16_f32"),
+    ("high and low of weights swapped", "__m512i w_high = _mm512_set1_epi32((int)a[i",
+     "__m512i w_high = _mm512_set1_epi32((int)a[BLOCK + i", "bf16x3_products", "bf16_f32"),
+    ("high and low of states swapped", "_mm512_loadu_si512(low + v * LANES)", "_mm512_loadu_si512(high + v * LANES)",
+     "bf16x3_products", "bf16_f32"),
+    ("k of a pair swapped", "{0, 16, 1, 17, 2,", "{16, 0, 1, 17, 2,", "bf16x3_products", "bf16_f32"),
+    ("low part of another number", "b = v_sub(b, widened(_mm512_extracti64x4_epi64(*high, 1)));",
+     "b = v_sub(b, widened(_mm512_castsi512_si256(*high)));", "bf16x3_products", "amx_f32"),
+    ("low parts of columns not transposed", "v_transpose(lows);", "", "bf16x3_products", "bf16_f32"),
+    ("second half of a row forgotten", "first_of(row + LANES, some - LANES)", "v_set(0)", "bf16x3_products", "amx_f32"),
+    ("feedback of split factors without gamma", "DOWNWARD, s, size_of(t, layer - 1), size_of(t, layer), alpha, 0)",
+     "DOWNWARD, s, size_of(t, layer - 1), size_of(t, layer), 1, 0)", "bf16x3_products", "bf16_f32"),
+    ("a matrix in the place of another", "!layer->kernel && index > 1)", "!layer->kernel && index > 2)",
+     "bf16x3_phases", "bf16_f32"),
+    ("padding of states not cleared", "for (int64_t p = 0; p < pairs; p++)\n        for (int64_t b",
+     "for (int64_t p = 0; 2 * p < depth; p++)\n        for (int64_t b", "bf16x3_memory", "amx_f32"),
+    ("a share of the packing too small", "i = blocks * part / parts;", "i = blocks * part / parts + 1;",
+     "bf16x3_memory", "bf16_f32"),
+    ("a tile's second rows are its first", "_tile_loadd(5, (from) + length, width)", "_tile_loadd(5, from, width)",
+     "bf16x3_products", "amx_f32"),
+    ("a tile's second samples are its first", "_tile_loadd(7, (from) + LANES, row)", "_tile_loadd(7, from, row)",
+     "bf16x3_products", "amx_f32"),
+    ("a tile adds to the last block's sums", "    _tile_zero(0);\n", "", "bf16x3_products", "amx_f32"),
+    ("a tile's low states not loaded", "LOAD_STATES(low);", "", "bf16x3_products", "amx_f32"),
+    ("a tile's high weights not loaded", "LOAD_WEIGHTS(a);", "", "bf16x3_products", "amx_f32"),
+    ("a tile of 15 rows", "{16, 16, 16, 16, 16, 16, 16, 16}", "{16, 16, 16, 16, 15, 16, 16, 16}", "bf16x3_products",
+     "amx_f32"),
+    ("tiles not configured", "_tile_loadconfig(&shapes);", "(void)shapes;", "bf16x3_products", "amx_f32"),
+    ("the system not asked for tiles", "syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0", "1",
+     "bf16x3_bits", "precision"),
+    ("another feature asked for", "XFEATURE_XTILEDATA = 18", "XFEATURE_XTILEDATA = 17", "bf16x3_bits", "precision"),
+    ("stale weights", "phase.pack(job, 0, 1);", "(void)job;", "bf16x3_steps", "abi_f32"),
+    ("workspace without the weights", "tile * tiles + packed) * sizeof", "tile * tiles) * sizeof", "bf16x3_memory",
+     "abi_f32"),
+    ("workspace without the split states", "tile += split ? ", "tile += 0 ? ", "bf16x3_memory", "abi_f32"),
+    ("one kind for the other", "precision == EQK_BF16X3_AMX ? ", "precision == EQK_BF16X3_AMX + 1 ? ", "bf16x3_bits",
+     "abi_f32"),
+    ("precision of a double", "HAS_BF16X3 && eqk", "1 && eqk", "bf16x3_refusals", "abi_f64"),
     # diffusion and the field
     ("five neighbours", "v_fnma(v_set(4), v_load_some(row + j, some)", "v_fnma(v_set(5), v_load_some(row + j, some)",
      "diffusion"),
@@ -142,8 +184,8 @@ MUTATIONS = [Mutation(*row) for row in (
     ("label let through", "job->labels[b] >= 0 && job->labels[b] < classes", "job->labels[b] <= classes", "refusals",
      "abi_f32"),
     ("overflow of sizes", "b <= MOST / a", "a * b <= MOST", "refusals", "abi_f32"),
-    ("workspace short of a tile", "job->batch > CHAINS ? EQK(tiles)(job->batch) * WIDTH",
-     "job->batch > WIDTH ? job->batch", "workspaces", "abi_f64"),
+    ("workspace short of a tile", "lanes = job->batch > CHAINS ? width : few;",
+     "lanes = few;", "workspaces", "abi_f64"),
     ("divergence learnt from", "REQUIRE(isfinite(total) && ", "REQUIRE(1 || ", "divergence", "abi_f64"),
     # which code runs
     ("one variant for another", "        return &AVX512;", "        return &AVX2;", "dispatch", "abi_f64"),
@@ -166,6 +208,7 @@ def units() -> list[str]:
 def compile_unit(bindings: Path, unit: str, folder: Path, flags: Sequence[str] = FLAGS) -> Path:
     """The object of src/`unit`.c in a copy of the bindings, compiled quickly."""
     made = folder / f"{unit}.o"
+    flags = [*flags, *EMULATED.get(unit, [])]
     command = [CC, *flags, f"-I{bindings / 'include'}", "-c", bindings / "src" / f"{unit}.c", "-o", made]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -282,7 +282,7 @@ def networks(draw, backend=None, dtypes=DTYPES, skips=True):
     return net
 
 
-def check_phases(net, batch, seed, variant="centered", beta=0.25):
+def check_phases(net, batch, seed, variant="centered", beta=0.25, split=False):
     """Free and nudged phase of `net` within the bound of those of its reference twin; twice in the same memory."""
     rng = np.random.default_rng(seed)
     x = rng.uniform(-1, 1, (batch, net.sizes[0])).astype(net.dtype)
@@ -291,7 +291,7 @@ def check_phases(net, batch, seed, variant="centered", beta=0.25):
     free, exact = eq.free_phase(net, x), eq.free_phase(twin, x)
     nudged, twin_nudged = (eq.nudged_phase(n, f, y, beta, variant) for n, f in ((net, free), (twin, exact)))
     states = [*exact.state, *twin_nudged.mean]
-    bound = Contraction(net, net.schedule, states, beta)
+    bound = Contraction(net, net.schedule, states, beta, split)
     settled = bound.free()
     largest = 2 * beta * max(abs(d).max() for d in twin_nudged.difference)
     pull = max(1.0, bound.fan_out) * (1 + bound.size + largest)  # bounds the nudge at beta = 1, live ones too

@@ -6,9 +6,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from c_mutations import BINDINGS, CC, Mutation, compile_changed
+from c_mutations import BINDINGS, CC, EMULATED, Mutation, compile_changed
 
 HERE = Path(__file__).parent / "fuzz"
+FEATURES = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
 EXAMPLES = BINDINGS / "examples"
 STRICT = ["-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "-g", "-ffp-contract=off"]
 SANITIZERS = ["-O0", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
@@ -20,7 +21,8 @@ def compiled(folder, flags, *sources):
     made = []
     for source in sources:
         made.append(folder / f"{source.stem}.o")
-        command = [CC, *STRICT, *flags, f"-I{BINDINGS / 'include'}", "-c", source, "-o", made[-1]]
+        emulated = EMULATED.get(source.stem, [])
+        command = [CC, *STRICT, *flags, *emulated, f"-I{BINDINGS / 'include'}", "-c", source, "-o", made[-1]]
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
     return made
@@ -66,12 +68,15 @@ PLANTED = (
     Mutation("a size let through", "#define DENSE_SIZES REQUIRE(", "#define DENSE_SIZES REQUIRE(1 || ", "", "abi_f64"),
     Mutation("a label let through", "job->labels[b] < classes", "job->labels[b] <= classes", "", "abi_f64"),
     Mutation("a neuron let through", "layer->neuron <= EQK_FHN,", "layer->neuron <= EQK_FHN + 99,", "", "abi_f32"),
-    Mutation("workspace a line short", "sizeof(EQK_REAL) + 64 : 0;", "sizeof(EQK_REAL) : 0;", "", "abi_f32"),
+    Mutation("rows beyond a matrix packed", "first + i < rows ? depth - k : 0", "depth - k", "", "bf16_f32"),
+    Mutation("workspace a line short", "packed) * sizeof(EQK_REAL) + 64", "packed) * sizeof(EQK_REAL)", "", "abi_f32"),
 )
 
 
 @pytest.mark.parametrize("planted", PLANTED, ids=[p.bug for p in PLANTED])
 def test_random_calls_find_a_planted_bug(planted, sanitized, tmp_path):
+    if planted.unit == "bf16_f32" and " avx512_bf16 " not in FEATURES:
+        pytest.skip("this processor has no AVX512-BF16")
     changed = compile_changed(tmp_path / "changed", planted.unit, planted.old, planted.new, SANITIZERS)
     program = linked(tmp_path / "abi", SANITIZERS, {**sanitized, planted.unit: changed}.values())
     assert subprocess.run([program, "20000"], capture_output=True).returncode != 0

@@ -9,7 +9,7 @@
  * function returns an eqk_status and, unless that is EQK_OK (or EQK_DIVERGED, which says what was done), has written
  * nothing. Arrays are C-contiguous, samples first, must not overlap unless said, and are aligned as their type is. Each
  * function exists for float (_f32) and for double (_f64). A result is the same to the last bit whatever the variant,
- * the batch a sample comes in, and the threads that share the work.
+ * the batch a sample comes in, and the threads that share the work (of EQK_BF16X3 the two kinds differ in last bits).
  */
 #ifndef EQK_REAL /* the end of this file includes the file again, once for each type of real numbers */
 #ifndef EQKERNEL_H
@@ -47,6 +47,16 @@ typedef enum {
 /* Which code runs. EQK_AUTO is the fastest that the processor has; the others differ in speed alone. */
 typedef enum { EQK_AUTO = 0, EQK_SCALAR = 1, EQK_AVX2 = 2, EQK_AVX512 = 3 } eqk_variant;
 
+/* How the products of dense and lateral connections are formed in the phases of floats. EQK_BF16X3 writes each factor
+ * as the sum of two bfloat16, and leaves out the product of the two smaller parts: it errs by 3 2^-16 of a product's
+ * size at most, beside the rounding of the sums. It stands for the kind that this processor does faster. */
+typedef enum {
+    EQK_FULL = 0,
+    EQK_BF16X3 = 1,
+    EQK_BF16X3_AVX512 = 2, /* with AVX512-BF16 */
+    EQK_BF16X3_AMX = 3     /* with AMX; not run on hardware yet */
+} eqk_precision;
+
 typedef enum {
     EQK_HARD_SIGMOID = 0, /* rho(d) = min(max(d, 0), 1) */
     EQK_SIGMOID = 1,      /* 1 / (1 + e^-d) */
@@ -81,7 +91,7 @@ typedef struct {
 typedef struct {
     double gamma, step, tolerance;
     int64_t free_steps, nudged_steps;
-    int32_t order, form, nudge, unused; /* eqk_order, eqk_form, eqk_nudge */
+    int32_t order, form, nudge, precision; /* eqk_order, eqk_form, eqk_nudge, eqk_precision */
 } eqk_schedule;
 
 /* What a phase did to a tile: steps taken, the largest change of a state in the last of them (under a nudge, per unit
@@ -118,6 +128,11 @@ EQK_API const char *eqk_status_text(int status);
 EQK_API int eqk_best_variant(void); /* what EQK_AUTO stands for on this processor */
 EQK_API const char *eqk_variant_name(int variant);
 
+/* EQK_BF16X3_AVX512 or EQK_BF16X3_AMX, what EQK_BF16X3 stands for here; EQK_FULL if this processor or build has neither.
+ * Linux lends a process the registers of AMX when it asks, as this does. */
+EQK_API int eqk_bf16x3(void);
+EQK_API const char *eqk_precision_name(int precision);
+
 /* The map of post, and its size n_post = height width post_channels; each may be NULL. */
 EQK_API eqk_status eqk_conv_post(const eqk_conv *conv, int64_t *height, int64_t *width, int64_t *n_post);
 
@@ -143,7 +158,8 @@ EQK_API eqk_status eqk_conv_post(const eqk_conv *conv, int64_t *height, int64_t 
 /* -- layered networks, tile by tile ----------------------------------------------------------------------------------
  *
  * One structure holds what all phases of a network need; fill it once (zeros mean "not used") and call again and again.
- * work: eqk_workspace(job) bytes, which keep the free phase for the nudged one; they are the only link between calls.
+ * work: eqk_workspace(job) bytes, which keep the free phase for the nudged one (and packed weights, see eqk_pack); they
+ * are the only link between calls.
  */
 typedef struct {
     int32_t version, variant; /* EQK_ABI_VERSION; an eqk_variant */
@@ -171,6 +187,10 @@ EQK_API size_t EQK(workspace)(const EQK(job) * job);
 
 /* How many tiles the batch makes. */
 EQK_API int64_t EQK(tiles)(int64_t batch);
+
+/* For a precision other than EQK_FULL: share `part` of `parts` of the weights, into the form that the phases read in
+ * work; all of it before a phase, and again when parameters have changed. For EQK_FULL nothing. */
+EQK_API eqk_status EQK(pack)(const EQK(job) * job, int64_t part, int64_t parts);
 
 /* The phases of tiles first..last - 1, of which each may run in a thread of its own. Settles from rest; under the
  * nudge, from the free state that work holds; both, tile by tile. */

@@ -1,5 +1,5 @@
 /* The phases of layered networks and their update: what a job must hold. */
-#include "shape.h"
+#include "packing.h"
 
 static int64_t rounded(int64_t n) { return round_up(n, CHAINS); }
 
@@ -79,20 +79,26 @@ static size_t update_work(const EQK(job) * job, int64_t parts) {
     return fits3(most, parts, sizeof(EQK_REAL)) ? (size_t)(most * parts) * sizeof(EQK_REAL) : 0;
 }
 
+/* Whether factors are split: in float alone. */
+static int splits(const EQK(job) * job) { return sizeof(EQK_REAL) == 4 && job->schedule.precision != EQK_FULL; }
+
 static size_t workspace_of(const EQK(job) * job) {
-    int64_t rows = rounded(job->layers[0].size) + rounded(job->layers[job->count - 1].size);
-    int64_t samples = job->batch > CHAINS ? EQK(tiles)(job->batch) * WIDTH : job->batch > 1 ? CHAINS : 1;
-    for (int64_t l = 1; l < job->count; l++)
+    int64_t count = job->count, rows = rounded(job->layers[0].size) + rounded(job->layers[count - 1].size);
+    int convs = has_convs(job->layers, count), split = splits(job);
+    int64_t width = convs ? CHAINS : WIDTH, tiles = (job->batch - 1) / width + 1; /* networks of maps have narrow tiles */
+    int64_t few = job->batch > 1 || split ? CHAINS : 1, lanes = job->batch > CHAINS ? width : few;
+    int64_t packed = split ? packed_before(job->layers, count) : 0, tile;
+    size_t least = convs ? update_work(job, 1) : 1, size; /* the update's scratch lies in the same place */
+    for (int64_t l = 1; l < count; l++)
         rows += 12 * rounded(job->layers[l].size);
-    if (has_convs(job->layers, job->count)) { /* tiles of CHAINS samples, and the update's scratch in the same place */
-        int64_t lanes = job->batch > 1 ? CHAINS : 1, tiles = (job->batch - 1) / CHAINS + 1;
-        int64_t tile = rows * lanes + convs_size(job->layers, job->count, lanes, CHAINS);
-        size_t least = update_work(job, 1);
-        if (!fits(rows, lanes) || !fits3(tile, tiles, sizeof(EQK_REAL)) || !least)
-            return 0;
-        return larger_size((size_t)(tile * tiles) * sizeof(EQK_REAL) + 64, least);
-    }
-    return fits3(rows, samples, sizeof(EQK_REAL)) ? (size_t)(rows * samples) * sizeof(EQK_REAL) + 64 : 0;
+    if (!fits(rows, lanes) || packed < 0 || !least)
+        return 0;
+    tile = rows * lanes + (convs ? convs_size(job->layers, count, lanes, CHAINS) : 0);
+    tile += split ? split_room(job->layers, count, lanes) : 0;
+    if (!fits3(tile, tiles, sizeof(EQK_REAL)) || !fits(tile * tiles + packed, sizeof(EQK_REAL)))
+        return 0;
+    size = (size_t)(tile * tiles + packed) * sizeof(EQK_REAL) + 64;
+    return larger_size(size, least);
 }
 
 size_t EQK(update_workspace)(const EQK(job) * job, int64_t parts) {
@@ -100,6 +106,13 @@ size_t EQK(update_workspace)(const EQK(job) * job, int64_t parts) {
 }
 
 size_t EQK(workspace)(const EQK(job) * job) { return check_job(job) == EQK_OK ? workspace_of(job) : 0; }
+
+static eqk_status check_work(const EQK(job) * job) {
+    REALS(job->work);
+    REQUIRE(workspace_of(job) > 0, EQK_BAD_SIZE);
+    REQUIRE(job->work_size >= workspace_of(job), EQK_SMALL_WORKSPACE);
+    return EQK_OK;
+}
 
 static eqk_status check_phases(const EQK(job) * job, int64_t first, int64_t last) {
     const eqk_schedule *s = &job->schedule;
@@ -112,10 +125,7 @@ static eqk_status check_phases(const EQK(job) * job, int64_t first, int64_t last
     REALS(job->x);
     REALS(job->state);
     POINTER(job->report, double);
-    REALS(job->work);
-    REQUIRE(workspace_of(job) > 0, EQK_BAD_SIZE);
-    REQUIRE(job->work_size >= workspace_of(job), EQK_SMALL_WORKSPACE);
-    return EQK_OK;
+    return check_work(job);
 }
 
 static eqk_status check_nudge(const EQK(job) * job) {
@@ -155,18 +165,48 @@ static eqk_status check_update(const EQK(job) * job) {
     return EQK_OK;
 }
 
+/* The phases of the job's variant and precision. */
+static eqk_status choose_phases(const EQK(job) * job, PHASES *chosen) {
+    int precision = job->schedule.precision;
+    CHOOSE(job->variant);
+    REQUIRE(precision >= EQK_FULL && precision <= EQK_BF16X3_AMX, EQK_BAD_VALUE);
+    *chosen = (PHASES){0, run->free_phase, run->nudged_phase};
+    if (precision == EQK_FULL)
+        return EQK_OK;
+    REQUIRE(job->variant == EQK_AUTO || job->variant == EQK_AVX512, EQK_NOT_SUPPORTED);
+    REQUIRE(HAS_BF16X3 && eqk_bf16x3() != EQK_FULL && precision <= eqk_bf16x3(), EQK_NOT_SUPPORTED);
+#if HAS_BF16X3
+    precision = precision == EQK_BF16X3 ? eqk_bf16x3() : precision;
+    *chosen = precision == EQK_BF16X3_AMX ? eqk_bf16x3_amx : eqk_bf16x3_avx512;
+#endif
+    return EQK_OK;
+}
+
 static eqk_status phases(const EQK(job) * job, int64_t first, int64_t last, int free, int nudged) {
+    PHASES run;
     CHECK(check_job(job));
     CHECK(check_phases(job, first, last));
     if (nudged)
         CHECK(check_nudge(job));
-    CHOOSE(job->variant);
+    CHECK(choose_phases(job, &run));
     for (int64_t tile = first; tile < last; tile++) {
         if (free)
-            run->free_phase(job, tile);
+            run.free_phase(job, tile);
         if (nudged)
-            run->nudged_phase(job, tile);
+            run.nudged_phase(job, tile);
     }
+    return EQK_OK;
+}
+
+eqk_status EQK(pack)(const EQK(job) * job, int64_t part, int64_t parts) {
+    PHASES run;
+    CHECK(check_job(job));
+    REQUIRE(parts > 0 && parts <= 1 << 20 && part >= 0 && part < parts, EQK_BAD_SIZE);
+    REALS(job->parameters);
+    CHECK(check_work(job));
+    CHECK(choose_phases(job, &run));
+    if (run.pack)
+        run.pack(job, part, parts);
     return EQK_OK;
 }
 

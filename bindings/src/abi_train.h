@@ -39,6 +39,7 @@ static double total_loss(const EQK(job) * job, int64_t *correct) {
 eqk_status EQK(train_step)(const EQK(job) * job, double *loss, int64_t *correct) {
     int64_t tiles, right;
     double total;
+    PHASES phase;
     CHECK(check_job(job));
     CHECK(check_phases(job, 0, 0));
     CHECK(check_nudge(job));
@@ -46,10 +47,13 @@ eqk_status EQK(train_step)(const EQK(job) * job, double *loss, int64_t *correct)
     POINTER_OR_NULL(loss, double);
     POINTER_OR_NULL(correct, int64_t);
     CHOOSE(job->variant);
+    CHECK(choose_phases(job, &phase));
     tiles = EQK(tiles)(job->batch);
+    if (phase.pack)
+        phase.pack(job, 0, 1);
     for (int64_t tile = 0; tile < tiles; tile++) {
-        run->free_phase(job, tile);
-        run->nudged_phase(job, tile);
+        phase.free_phase(job, tile);
+        phase.nudged_phase(job, tile);
     }
     total = total_loss(job, &right);
     if (loss)

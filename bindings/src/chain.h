@@ -314,10 +314,11 @@ static void load_target(const tile *t, const JOB *job, int64_t first, int64_t co
 /* The tile of samples first.. of a job, whose memory begins at a line of cache. */
 static tile tile_at(const JOB *job, int64_t first, int64_t samples) {
     int64_t last = job->count - 1, width = tile_width(job);
-    real *begin = (real *)(((uintptr_t)job->work + 63) / 64 * 64);
+    real *begin = (real *)(((uintptr_t)job->work + 63) / 64 * 64), *packed = begin;
+    begin += SPLIT ? packed_before(job->layers, job->count) : 0;
     tile t = {job->layers, last, job->layers[last].neuron == EQK_SOFTMAX ? last - 1 : last, job->parameters,
               begin + first / width * tile_size(job->layers, job->count, width), lanes_for(samples),
-              section_rows(job->layers, job->count)};
+              section_rows(job->layers, job->count), packed};
     return t;
 }
 

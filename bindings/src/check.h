@@ -9,6 +9,13 @@
 #define EQK_HAS_X86 0
 #endif
 
+/* Compilers that know AVX512-BF16 and AMX. */
+#if EQK_HAS_X86 && (defined(__clang__) ? __clang_major__ >= 12 : __GNUC__ >= 11)
+#define EQK_HAS_BF16X3 1
+#else
+#define EQK_HAS_BF16X3 0
+#endif
+
 /* Products of sizes stay far below what a pointer can address: each is at most MOST, and so is what they make. */
 #define MOST ((int64_t)1 << 40)
 

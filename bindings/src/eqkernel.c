@@ -33,6 +33,11 @@ int eqk_best_variant(void) {
     return EQK_SCALAR;
 }
 
+const char *eqk_precision_name(int precision) {
+    static const char *const names[] = {"full", "bf16x3", "bf16x3 by AVX512-BF16", "bf16x3 by AMX"};
+    return precision >= 0 && precision <= EQK_BF16X3_AMX ? names[precision] : "no precision of eqkernel";
+}
+
 eqk_status eqk_conv_post(const eqk_conv *conv, int64_t *height, int64_t *width, int64_t *n_post) {
     eqk_status status = check_conv(conv);
     shape g;

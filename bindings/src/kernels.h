@@ -9,7 +9,7 @@
 #define JOB eqk_job_f64
 #endif
 
-#include "shape.h"
+#include "packing.h"
 #include "table.h"
 #include "vector.h"
 

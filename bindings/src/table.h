@@ -3,7 +3,13 @@
 #define TABLE_H
 #include "../include/eqkernel.h"
 
-#define DECLARE_TABLE(real, job, table) \
+/* `phases`: those that a precision other than EQK_FULL has of its own. */
+#define DECLARE_TABLE(real, job, table, phases) \
+    typedef struct { \
+        void (*pack)(const job *, int64_t part, int64_t parts); \
+        void (*free_phase)(const job *, int64_t tile); \
+        void (*nudged_phase)(const job *, int64_t tile); \
+    } phases; \
     typedef struct { \
         void (*free_phase)(const job *, int64_t tile); \
         void (*nudged_phase)(const job *, int64_t tile); \
@@ -34,7 +40,9 @@
     } table; \
     extern const table table##_scalar, table##_avx2, table##_avx512;
 
-DECLARE_TABLE(float, eqk_job_f32, eqk_kernels_f32)
-DECLARE_TABLE(double, eqk_job_f64, eqk_kernels_f64)
+DECLARE_TABLE(float, eqk_job_f32, eqk_kernels_f32, eqk_phases_f32)
+DECLARE_TABLE(double, eqk_job_f64, eqk_kernels_f64, eqk_phases_f64)
+
+extern const eqk_phases_f32 eqk_bf16x3_avx512, eqk_bf16x3_amx;
 
 #endif

@@ -1,6 +1,6 @@
 /* Where everything of a tile of samples lies.
  *
- * A tile is a single sample, or CHAINS or 2 CHAINS of them (64 or 128 bytes). It is stored features first, element
+ * A tile is a single sample, or CHAINS or 2 CHAINS of them (64 or 128 bytes), where the factors of products are split not a single one. It is stored features first, element
  * (i, b) of a layer at row i, lane b, and goes through all steps of a phase without leaving the cache. In one piece of
  * memory, every layer beginning on a row that is a multiple of CHAINS:
  *
@@ -13,12 +13,17 @@
  *     target       n_L rows
  *     of each convolution: packed weights upwards and downwards; the winners of max pooling, one section a channel
  *     map          room for one map before it is pooled
+ *     split        states that a product of split factors is made from, see packing.h
  *
  * A network with convolutions has tiles of CHAINS samples at most, since its states are large.
  */
 enum { STATE, UP, DOWN, DRIVE = 9, OTHER_DRIVE, NUDGE, SECTIONS };
 enum { FREE, MEAN, DIFFERENCE, PLUS = MEAN, MINUS = DIFFERENCE };
 enum { RUN_FREE, RUN_STATE, RUN_STATES, RUN_DIFFERENCE, RUN_MEAN_DIFFERENCE }; /* 1..4 are those of eqk_form */
+
+#ifndef SPLIT
+#define SPLIT 0 /* 1 where the factors of products are split in two bfloat16, see bf16x3.h */
+#endif
 
 /* One tile of one network, while its phases run. */
 typedef struct {
@@ -27,6 +32,7 @@ typedef struct {
     const real *theta;
     real *memory;
     int64_t lanes, rows; /* rows of one section */
+    const real *packed;  /* all weights split in two, or NULL */
 } tile;
 
 INLINE int64_t rounded(int64_t n) { return (n + CHAINS - 1) / CHAINS * CHAINS; }
@@ -40,12 +46,16 @@ INLINE int64_t section_rows(const eqk_layer *layers, int64_t count) {
 
 /* How wide a tile of `samples` samples is: one lane, one vector of 64 bytes, or two. */
 INLINE int64_t tile_width(const JOB *job) { return has_convs(job->layers, job->count) ? CHAINS : WIDTH; }
-INLINE int64_t lanes_for(int64_t samples) { return samples == 1 ? 1 : samples <= CHAINS ? CHAINS : WIDTH; }
+INLINE int64_t lanes_for(int64_t samples) { return samples == 1 && !SPLIT ? 1 : samples <= CHAINS ? CHAINS : WIDTH; }
 
-/* Numbers that a tile takes: a multiple of a line of cache. */
-INLINE int64_t tile_size(const eqk_layer *layers, int64_t count, int64_t lanes) {
+/* Numbers that a tile takes before what is split: a multiple of a line of cache. */
+INLINE int64_t state_size(const eqk_layer *layers, int64_t count, int64_t lanes) {
     int64_t rows = rounded(layers[0].size) + SECTIONS * section_rows(layers, count) + rounded(layers[count - 1].size);
     return rows * lanes + convs_size(layers, count, lanes, CHAINS);
+}
+
+INLINE int64_t tile_size(const eqk_layer *layers, int64_t count, int64_t lanes) {
+    return state_size(layers, count, lanes) + (SPLIT ? split_room(layers, count, lanes) : 0);
 }
 
 INLINE int64_t size_of(const tile *t, int64_t layer) { return t->layers[layer].size; }

@@ -4,8 +4,8 @@
  */
 #include "draw.h"
 
-enum { FREE_PHASE, NUDGED_PHASE, SETTLE, UPDATE, TRAIN_STEP };
-enum { CALLS = 30 }; /* of each type, see `anything` */
+enum { FREE_PHASE, NUDGED_PHASE, SETTLE, PACK, UPDATE, TRAIN_STEP };
+enum { CALLS = 31 }; /* of each type, see `anything` */
 
 #define EQK_REAL float
 #define EQK(name) eqk_##name##_f32
@@ -25,6 +25,7 @@ static void queries(void) {
     int64_t a = (int64_t)draw(8), b = (int64_t)draw(8);
     int number = (int)(int32_t)draw(4);
     MUST(eqk_abi_version() == EQK_ABI_VERSION && strlen(eqk_status_text(number)) && strlen(eqk_variant_name(number)));
+    MUST(strlen(eqk_precision_name(number)) && eqk_bf16x3() >= EQK_FULL && eqk_bf16x3() <= EQK_BF16X3_AMX);
     MUST(eqk_dense_workspace_f32(a, b) <= eqk_dense_workspace_f64(a, b));
     MUST((eqk_tiles_f32(a) > 0) == (a > 0) && (eqk_tiles_f64(b) > 0) == (b > 0));
     MUST(eqk_field_workspace_f32(a, b) == 0 || (a > 0 && b > 0 && b <= EQK_FIELD_STEPS));

@@ -278,21 +278,41 @@ static void EQK(draw_optimiser)(EQK(job) * job) {
         job->second = WRITES(all);
 }
 
+/* A precision that the library can be asked for here, and a variant that has it. */
+static void EQK(draw_precision)(EQK(job) * job) {
+    static const int bad[] = {-1, EQK_BF16X3_AMX + 1, INT32_MAX};
+    int single = sizeof(EQK_REAL) == 4, best = eqk_bf16x3();
+    if (spoil())
+        job->schedule.precision = among(2) || (single && best == EQK_BF16X3_AMX) ? bad[among(3)] : EQK_BF16X3_AMX;
+    else if (single && best && among(2)) {
+        job->schedule.precision = 1 + (int32_t)among(best);
+        if (variant == EQK_SCALAR || variant == EQK_AVX2)
+            variant = EQK_AUTO;
+    }
+}
+
+/* The weights are packed before a phase, where it will not be refused. */
+static eqk_status EQK(packed)(const EQK(job) * job) { return broken ? EQK_OK : EQK(pack)(job, 0, 1); }
+
 /* A job that has what `which` needs, and nothing else. */
 static void EQK(phases)(int which) {
     EQK(job) job = {0}, *place;
-    int settles = which != UPDATE, nudges = settles && which != FREE_PHASE, learns = which >= UPDATE;
+    int settles = which != UPDATE && which != PACK, nudges = settles && which != FREE_PHASE, learns = which >= UPDATE;
     int64_t inputs, classes, rows, tiles, first = 0, last = 0, parts, part;
     double *loss;
     int64_t *correct;
     EQK(draw_layers)(&job, &inputs, &classes, &rows);
     job.batch = size(draw(1) % 8 ? 5 : 70), job.version = spoil() ? 99 : EQK_ABI_VERSION;
     rows = TIMES(job.batch, rows), inputs = TIMES(job.batch, inputs), tiles = EQK(tiles)(job.batch);
-    job.schedule.gamma = fraction();
+    if (which != PACK)
+        job.schedule.gamma = fraction();
+    if (which != UPDATE)
+        EQK(draw_precision)(&job);
     job.parameters = REALS(rows < 0 ? -1 : job.parameter_count);
     if (learns)
         writes(job.parameters, sizeof(EQK_REAL), 0);
-    job.x = REALS(inputs);
+    if (which != PACK)
+        job.x = REALS(inputs);
     if (nudges || learns)
         job.mean = WRITES(rows), job.difference = WRITES(rows);
     if (nudges)
@@ -303,9 +323,9 @@ static void EQK(phases)(int which) {
         EQK(draw_settling)(&job);
         job.state = WRITES(rows);
         job.report = writes(array(rows < 0 ? -1 : 6 * tiles, sizeof(double), 1), sizeof(double), 0);
-        if (!broken || EQK(workspace)(&job))
-            job.work = EQK(work)(EQK(workspace)(&job), &job.work_size);
     }
+    if (which != UPDATE && (!broken || EQK(workspace)(&job)))
+        job.work = EQK(work)(EQK(workspace)(&job), &job.work_size);
     if (rows > 0)
         first = among(tiles + 1), last = first + among(tiles + 1 - first);
     if (settles && which != TRAIN_STEP && spoil())
@@ -314,11 +334,18 @@ static void EQK(phases)(int which) {
     job.variant = variant;
     if (place)
         memcpy(place, &job, sizeof job);
-#define DO(call) (variant == job.variant ? 0 : memcpy(&place->variant, &variant, sizeof variant), EQK(call))
+    /* split factors are not for plain C: again with the variant that has them */
+#define TWIN (variant == job.variant ? 0 : (variant = job.schedule.precision ? EQK_AVX512 : variant))
+#define DO(call) (TWIN ? memcpy(&place->variant, &variant, sizeof variant) : 0, EQK(call))
+#define PHASE(name) (DO(packed)(place) ? EQK_NOT_SUPPORTED : EQK(name)(place, first, last))
     switch (which) {
-    case FREE_PHASE: TRY(DO(free_phase)(place, first, last)); break;
-    case NUDGED_PHASE: TRY(DO(nudged_phase)(place, first, last)); break;
-    case SETTLE: TRY(DO(settle)(place, first, last)); break;
+    case FREE_PHASE: TRY(PHASE(free_phase)); break;
+    case NUDGED_PHASE: TRY(PHASE(nudged_phase)); break;
+    case SETTLE: TRY(PHASE(settle)); break;
+    case PACK:
+        parts = spoil() ? bad_size() : 1 + among(4), part = parts > 0 && parts < 5 ? among(parts) : 0;
+        TRY(DO(pack)(place, part, parts));
+        break;
     case UPDATE:
         parts = spoil() ? bad_size() : 1 + among(4), part = parts > 0 && parts < 5 ? among(parts) : 0;
         TRY(DO(update)(place, part, parts));
@@ -327,7 +354,9 @@ static void EQK(phases)(int which) {
         loss = optional(sizeof *loss), correct = optional(sizeof *correct);
         TRY_STEP(DO(train_step)(place, loss, correct), 1);
     }
+#undef TWIN
 #undef DO
+#undef PHASE
 }
 
 /* One of the functions. */
