@@ -21,19 +21,20 @@ FIELDS = (
     "size", "weight", "bias", "lateral", "neuron", "row", "height", "width", "channels",
     "kernel", "stride", "padding", "pool", "window", "on_rate",
 )  # fmt: skip
-LAYER = np.dtype([(name, np.int64) for name in FIELDS])  # eqk_layer
+CURRENT = "adaptation", "tau"
+LAYER = np.dtype([(name, np.int64) for name in FIELDS] + [(name, np.float64) for name in CURRENT])  # eqk_layer
 
 
 def layers_of(network: Network) -> NDArray | None:
     """The layers as the library takes them; None where one is not driven by the one below it and perhaps itself."""
-    if any(layer.adaptation for layer in network.layers):
-        return None
     layers = np.zeros(len(network.layers), LAYER)
     layers["size"], layers["row"] = network.sizes, np.cumsum([0, 0, *network.sizes[1:-1]])
     layers["neuron"] = [find_neuron(layer.neuron).code for layer in network.layers]
     for place, shape in zip(layers, network.shapes, strict=True):
         if len(shape) == 3:
             place["height"], place["width"], place["channels"] = shape
+    for place, layer in zip(layers[1:], network.layers[1:], strict=True):
+        place["adaptation"], place["tau"] = layer.adaptation, layer.tau
     layers["on_rate"][network.top] = network.cost.on_rate
     column = {"dense": "weight", "conv": "weight", "bias": "bias", "lateral": "lateral"}
     for name in ("weight", "bias", "lateral"):
@@ -62,9 +63,7 @@ def export_c(network: Network, path: str | PathLike[str]) -> None:
     """
     layers = layers_of(network)
     if layers is None:
-        raise EqkernelError(
-            "the C library settles layers in a chain, with biases and lateral connections, without adaptation"
-        )
+        raise EqkernelError("the C library settles layers in a chain, with biases and lateral connections")
     s, real = network.schedule, "float" if network.dtype == np.float32 else "double"
     tolerance = s.tolerance if s.early_stop and s.tolerance else 0.0
     digits, end = (9, "f") if real == "float" else (17, "")

@@ -9,6 +9,7 @@ import test_bindings
 import test_c_bf16x3
 import test_c_jobs
 import test_conv_backends
+import test_cortex
 import test_diffusion
 import test_field
 import test_gradient
@@ -41,6 +42,12 @@ def phases(dtype):
     """test_backends: phases of orders and forms, and a tolerance that is met."""
     mutations.phases("c", dtype)
     mutations.settled("c")
+
+
+def adaptation(dtype):
+    """test_cortex: fused phases of a network that adapts."""
+    for order in test_cortex.ORDERS:
+        test_cortex.test_fused_phases_of_a_network_that_adapts("c", order, dtype)
 
 
 def conv_verbs(dtype):
@@ -100,7 +107,8 @@ def residuals(dtype):
 
 def workspaces(dtype):
     """test_c_jobs: working memory is as large as was asked for, and no larger is used."""
-    test_c_jobs.test_nothing_is_written_beyond_the_workspace(dtype)
+    for adaptation in (0.0, 0.3):
+        test_c_jobs.test_nothing_is_written_beyond_the_workspace(dtype, adaptation)
 
 
 def diffusion(dtype):

@@ -145,9 +145,10 @@ def test_a_variant_that_cannot_run_is_refused():
 # -- refusals ------------------------------------------------------------------------------------------------------
 
 
-def job_of(batch=3, dtype="float32", **options):
+def job_of(batch=3, dtype="float32", adaptation=0.0, **options):
     """A workspace whose job is whole: every field may now be spoilt in turn."""
     net = eq.Network.recurrent(5, 4, 3, dtype=dtype, backend="c", cost="squared-error", **options)
+    net.engine.layers["adaptation"][1:] = adaptation
     workspace = Workspace(net.engine.layers, net.buffer, batch)
     x, target = np.zeros((batch, 5), dtype), np.zeros((batch, 3), dtype)
     workspace.prepare(x, net.schedule)
@@ -196,13 +197,18 @@ SPOILT = {
     "neuron": ("layers.neuron", 9, "EQK_BAD_VALUE"),
     "softmax inside": ("layers.neuron", lib.EQK_SOFTMAX, "EQK_BAD_VALUE"),
     "row": ("layers.row", 1, "EQK_BAD_VALUE"),
+    "adaptation": ("layers.adaptation", -0.1, "EQK_BAD_VALUE"),
+    "adaptation no number": ("layers.adaptation", float("nan"), "EQK_BAD_VALUE"),
+    "adaptation beyond the type": ("layers.adaptation", 1e300, "EQK_BAD_VALUE"),
+    "tau of a layer that adapts": ("layers.tau", 0.5, "EQK_BAD_VALUE"),
+    "tau no number": ("layers.tau", float("nan"), "EQK_BAD_VALUE"),
     **{f"{name} is NULL": (name, ffi.NULL, "EQK_NULL_POINTER") for name in POINTERS},
 }
 
 
 @pytest.mark.parametrize("what", SPOILT)
 def test_a_job_that_cannot_be_done_is_refused_and_nothing_written(what):
-    workspace, keep = job_of()
+    workspace, keep = job_of(adaptation=0.2)
     place, value, expected = SPOILT[what]
     owner, _, field = place.rpartition(".")
     if owner == "layers":

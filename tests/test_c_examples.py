@@ -71,7 +71,9 @@ int main(void) {
 
 
 def test_an_exported_network_settles_in_c_as_it_does_here(tmp_path):
-    net = eq.Network.recurrent(7, 9, 5, 3, schedule="converged", seed=3)
+    like = eq.Network.recurrent(7, 9, 5, 3)
+    layers = [eq.Layer(7), eq.Layer(9, adaptation=0.3, tau=1.5), *like.layers[2:]]
+    net = eq.Network(layers, like.connections, like.cost, "converged", seed=3)
     x = np.random.default_rng(0).random((4, 7)).astype(np.float32)
     net.export_c(tmp_path / "net.h")
     literals = ", ".join(f"{v:.9g}f" if "." in f"{v:.9g}" else f"{v:.9g}.0f" for v in x.ravel())
@@ -86,8 +88,8 @@ def test_an_exported_network_settles_in_c_as_it_does_here(tmp_path):
 
 
 def test_a_network_that_the_library_does_not_settle_is_not_exported(tmp_path):
-    wires = [eq.Dense(0, 1), eq.Bias(1), eq.Dense(1, 2), eq.Bias(2)]
-    net = eq.Network([eq.Layer(4), eq.Layer(5, adaptation=0.1), eq.Layer(3, "softmax")], wires)
+    wires = [*(eq.Dense(l, l + 1) for l in range(3)), *map(eq.Bias, (1, 2, 3)), eq.Dense(0, 2)]
+    net = eq.Network([eq.Layer(4), eq.Layer(5), eq.Layer(6), eq.Layer(3, "softmax")], wires)
     with pytest.raises(eq.EqkernelError, match="layers in a chain"):
         net.export_c(tmp_path / "net.h")
     assert not list(tmp_path.iterdir())

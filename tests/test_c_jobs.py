@@ -43,13 +43,14 @@ def test_tiles_and_shares_make_the_whole_in_any_order(dtype):
         np.testing.assert_array_equal(found, wanted)
 
 
+@pytest.mark.parametrize("adaptation", [0.0, 0.3])
 @pytest.mark.parametrize("dtype", test_backends.DTYPES)
-def test_nothing_is_written_beyond_the_workspace(dtype):
+def test_nothing_is_written_beyond_the_workspace(dtype, adaptation):
     """The working memory of every width of tile, wherever it begins, between two guards."""
     run, item = library.functions(np.dtype(dtype)), np.dtype(dtype).itemsize
     lanes = lib.EQK_TILE // item
     for batch in (1, 2, lanes // 2, lanes // 2 + 1, lanes, lanes + 1):
-        workspace, keep = job_of(batch, dtype)
+        workspace, keep = job_of(batch, dtype, adaptation)
         size = workspace.job.work_size
         for offset in (0, item, 64 - item):
             guarded = np.full(size + 2 * 4096, 0xA5, np.uint8)

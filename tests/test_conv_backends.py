@@ -190,7 +190,7 @@ def networks(draw, dtypes=DTYPES):
     neuron = draw(st.sampled_from(["sigmoid", "tanh"] if pools else RATES))
     cost = draw(st.sampled_from(["squared-error", "cross-entropy", "binary-cross-entropy"]))
     backend = draw(st.sampled_from(HERE))
-    adaptation = draw(st.sampled_from([0.0, 0.0, 0.1] if backend == "cpu" else [0.0]))  # not fused in `c`
+    adaptation = draw(st.sampled_from([0.0, 0.0, 0.1]))
     layers = [eq.Layer(shape, neuron, adaptation, 1.5) for shape in shapes]
     layers.append(eq.Layer(draw(st.sampled_from([2, 10])), OUTPUT.get(cost, neuron)))
     wires += [eq.Dense(last - 1, last), eq.Bias(last)]

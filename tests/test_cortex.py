@@ -4,7 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from compiled import COMPILED
 from oracle import Oracle, cosine
+from test_backends import DTYPES, FORMS, check_phases, contract
+from test_conv_backends import check_fused
 from test_gradient import check_cosines, check_order_of_error, check_settled, problem
 
 import eqkernel as eq
@@ -14,6 +17,7 @@ from eqkernel.cortex import adjusted, rewarded
 PLAN = eq.Schedule("plain", gamma=0.5, free_steps=40, nudged_steps=30, order="even-odd", tolerance=None)
 X = np.random.default_rng(0).random((6, 5))
 Y = np.array([0, 1, 2, 0, 1, 2])
+ORDERS = "synchronous", "even-odd", "sweep"
 
 
 # -- the gradient ----------------------------------------------------------------------------------------------------
@@ -62,6 +66,22 @@ def test_a_linear_neuron_tires_as_the_matrix_power_says(g, tau, step):
         s, a, _ = np.linalg.matrix_power(tire @ move, steps) @ [0, 0, 1]
         np.testing.assert_allclose(neuron(g, tau, step, steps), (s, a), atol=1e-13)
     np.testing.assert_allclose(neuron(g, tau, step, 4000), 1 / (1 + g), atol=1e-13)  # at rest a = s = 1 / (1 + g)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("backend", COMPILED)
+def test_fused_phases_of_a_network_that_adapts(backend, order, dtype):
+    """Two layers that adapt around one that does not, in every form; single samples, and more than a tile."""
+    layers = [eq.Layer(5), eq.Layer(7, "tanh", 0.4, 1.5), eq.Layer(3, "tanh"), eq.Layer(4, "tanh", 0.2, 3.0)]
+    wires = [*map(eq.Bias, (1, 2, 3)), *(eq.Dense(l, l + 1) for l in range(3)), eq.Lateral(1)]
+    for form, nudge in FORMS:
+        schedule = eq.Schedule("drawn", 0.5, 4, 4, order, form, nudge, None, step=0.5)
+        net = eq.Network(layers, wires, "squared-error", schedule, dtype, backend)
+        contract(net)
+        check_fused(net)
+        for batch, variant in ((1, "centered"), (2 * 17, "centered"), (3, "negative")):
+            check_phases(net, batch, 0, variant)
 
 
 def test_at_rest_adaptation_is_half_g_s_squared_in_the_energy():

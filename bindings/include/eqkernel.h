@@ -1,7 +1,7 @@
 /* eqkernel: equilibrium propagation in C99.
  *
  * Networks of layers 0..L: layer 0 is the clamped input, and each layer is driven by the one below it, s = rho(W s_below
- * + b + gamma W_above^T s_above [+ A s]). `eqk_free_phase` settles, `eqk_nudged_phase` settles again under a nudge of
+ * + b + gamma W_above^T s_above [+ A s - g a]). `eqk_free_phase` settles, `eqk_nudged_phase` settles again under a nudge of
  * +beta and -beta, `eqk_update` lets every weight learn from the difference of its own two ends, `eqk_train_step` does
  * all three. Below them are the verbs of the connections, the neurons and the FitzHugh-Nagumo field.
  *
@@ -30,7 +30,7 @@ extern "C" {
 
 /* <cdef> What follows, up to the closing mark, is what cffi reads too: the Python side has no second copy. */
 
-#define EQK_ABI_VERSION 1
+#define EQK_ABI_VERSION 2
 
 typedef enum {
     EQK_OK = 0,
@@ -83,6 +83,7 @@ typedef struct {
     int64_t height, width, channels;              /* of a map; all 0 where the layer is none */
     int64_t kernel, stride, padding, pool, window; /* of the convolution from the map below; all 0 where W is a matrix */
     int64_t on_rate; /* of the last layer: whether the nudge moves its rate, rho(drive) + beta (t - s), not its drive */
+    double adaptation, tau; /* g >= 0 and tau >= 1 of a current a that tires a neuron as it fires, tau da/dt = s - a */
 } eqk_layer;
 
 /* How a network settles: see eqkernel's schedules. 0 < gamma <= 1, 0 < step <= 1 (< 2 in even-odd order, where more than

@@ -57,7 +57,9 @@ static eqk_status check_layers(const EQK(job) * job) {
         REQUIRE(layer->lateral >= -1, EQK_BAD_VALUE);
         if (layer->lateral >= 0)
             REQUIRE(fits(layer->size, layer->size) && layer->lateral <= all - layer->size * layer->size, EQK_BAD_VALUE);
-        REQUIRE(layer->lateral < 0 || layer->neuron != EQK_SOFTMAX, EQK_BAD_VALUE);
+        REQUIRE(layer->adaptation >= 0 && isfinite((EQK_REAL)layer->adaptation), EQK_BAD_VALUE);
+        REQUIRE(layer->adaptation == 0 || (layer->tau >= 1 && isfinite(layer->tau)), EQK_BAD_VALUE);
+        REQUIRE((layer->lateral < 0 && layer->adaptation == 0) || layer->neuron != EQK_SOFTMAX, EQK_BAD_VALUE);
     }
     return EQK_OK;
 }
@@ -90,7 +92,7 @@ static size_t workspace_of(const EQK(job) * job) {
     int64_t packed = split ? packed_before(job->layers, count) : 0, tile;
     size_t least = convs ? update_work(job, 1) : 1, size; /* the update's scratch lies in the same place */
     for (int64_t l = 1; l < count; l++)
-        rows += 12 * rounded(job->layers[l].size);
+        rows += (job->layers[l].adaptation != 0 ? 15 : 12) * rounded(job->layers[l].size);
     if (!fits(rows, lanes) || packed < 0 || !least)
         return 0;
     tile = rows * lanes + (convs ? convs_size(job->layers, count, lanes, CHAINS) : 0);

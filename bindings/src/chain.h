@@ -3,7 +3,7 @@
  * Three moves, the same for every order and form, on one channel (see tiles.h) of one layer:
  *     refresh_up      up   = W s_below + b
  *     refresh_down    down = gamma W^T s_above
- *     relax           s moves towards rho(up + down + lateral + nudge), rho of neurons.h
+ *     relax           s moves towards rho(up + down - adaptation + lateral + nudge), rho of neurons.h
  */
 
 /* Whether a layer's state is zero, as all are where a phase begins; looks no further than the first block that is not.
@@ -76,17 +76,22 @@ static void refresh_down(const tile *t, int64_t channel, int64_t layer, real gam
     weigh_back(t, down, layer + 1, state_of(t, channel, layer + 1), gamma);
 }
 
-/* What is added to `up`: `down` itself, or section `out` = down + lateral + nudge * nudge section. */
+/* What is added to `up`: `down` itself, or section `out` = down - adaptation + lateral + nudge * nudge section. */
 static const real *complete_drive(const tile *t, int64_t channel, int64_t layer, real nudge, int64_t out) {
     const real *down = piece(t, 3 * channel + DOWN, layer);
     int lateral = t->layers[layer].lateral >= 0, nudged = nudge != 0 && layer == t->top && !t->layers[layer].on_rate;
+    int64_t n = elements(t, layer);
     real *total = piece(t, out, layer);
-    if (!lateral && !nudged)
+    if (!lateral && !nudged && !adapts(t, layer))
         return down;
+    if (adapts(t, layer)) {
+        combine(total, down, -(real)t->layers[layer].adaptation, current_of(t, channel, layer), n);
+        down = total;
+    }
     if (nudged)
-        combine(total, down, nudge, piece(t, NUDGE, layer), elements(t, layer));
-    else
-        copy(total, down, elements(t, layer));
+        combine(total, down, nudge, piece(t, NUDGE, layer), n);
+    else if (down != total)
+        copy(total, down, n);
     if (lateral)
         weigh_lateral(t, total, layer, state_of(t, channel, layer));
     return total;
@@ -130,6 +135,15 @@ static void push(const tile *t, int64_t channel, int64_t layer, real gain) {
         combine(state, state, gain, piece(t, NUDGE, layer), elements(t, layer));
 }
 
+/* tau da/dt = s - a, of a layer that adapts; gives back the largest change that this makes to a drive. */
+static real adapt(const tile *t, int64_t channel, int64_t layer, real step) {
+    const eqk_layer *l = t->layers + layer;
+    if (!adapts(t, layer))
+        return 0;
+    return (real)l->adaptation * follow(current_of(t, channel, layer), state_of(t, channel, layer), elements(t, layer),
+                                        step * (real)(1 / l->tau));
+}
+
 /* Relaxes one layer in every channel that settles; gives back the largest change. */
 static real relax(const tile *t, int form, int64_t layer, real beta, real step, int live) {
     int neuron = (int)t->layers[layer].neuron;
@@ -148,6 +162,7 @@ static real relax(const tile *t, int form, int64_t layer, real beta, real step, 
             largest = larger(
                 relax_towards(state, piece(t, 3 * channel + UP, layer), more, n, step, neuron), largest);
             push(t, channel, layer, nudge);
+            largest = larger(adapt(t, channel, layer, step), largest);
         }
         return largest;
     }
@@ -159,11 +174,12 @@ static real relax(const tile *t, int form, int64_t layer, real beta, real step, 
         combine(whole, mean, 1, rest, n);
         mean = whole;
         largest = relax_mean(state_of(t, MEAN, layer), mean, drive, more, n, step, neuron);
+        largest = larger(adapt(t, MEAN, layer, step), largest);
     }
     push(t, DIFFERENCE, layer, -beta - beta);
     largest = larger(relax_difference(state_of(t, DIFFERENCE, layer), mean, drive, more, n, step, neuron), largest);
     push(t, DIFFERENCE, layer, beta + beta);
-    return largest;
+    return larger(adapt(t, DIFFERENCE, layer, step), largest);
 }
 
 /* The i-th layer of a step, i = 1..top. */
@@ -192,9 +208,9 @@ static eqk_report settle(const tile *t, const eqk_schedule *plan, int form, real
             for (int64_t i = 1; i <= t->top; i++) {
                 int64_t layer = visited(plan->order, i, t->top, form, forward);
                 /* Half-sweeps: forward over layers 2..top, backward over top-1..1. The first takes every layer, and so
-                 * does each for a layer with lateral connections, whose own state drives it. */
+                 * does each for a layer whose own state drives it, by lateral connections or adaptation. */
                 int still = plan->order == EQK_SWEEP && layer == (forward ? 1 : t->top);
-                if (still && taken > 0 && t->layers[layer].lateral < 0)
+                if (still && taken > 0 && t->layers[layer].lateral < 0 && !adapts(t, layer))
                     continue;
                 if (half == 0) {
                     int sweep = plan->order == EQK_SWEEP;
@@ -213,8 +229,20 @@ static eqk_report settle(const tile *t, const eqk_schedule *plan, int form, real
     return (eqk_report){(double)taken, (double)residual, (double)early};
 }
 
+/* Bytes of a channel's states and drives, and of its adaptation currents. */
+INLINE size_t channel_bytes(const tile *t) { return (size_t)(3 * t->rows * t->lanes) * sizeof(real); }
+INLINE size_t current_bytes(const tile *t) {
+    return (size_t)(current_rows(t->layers, t->last + 1) * t->lanes) * sizeof(real);
+}
+
 static void clear(const tile *t, int64_t channel) {
-    memset(piece(t, 3 * channel, 1), 0, (size_t)(3 * t->rows * t->lanes) * sizeof(real));
+    memset(piece(t, 3 * channel, 1), 0, channel_bytes(t));
+    memset(current_of(t, channel, 1), 0, current_bytes(t));
+}
+
+static void copy_free(const tile *t, int64_t channel) {
+    memcpy(piece(t, 3 * channel, 1), piece(t, 3 * FREE, 1), channel_bytes(t));
+    memcpy(current_of(t, channel, 1), current_of(t, FREE, 1), current_bytes(t));
 }
 
 /* Channels as they are at the start of a nudged phase, from the free state in channel 0. */
@@ -228,14 +256,13 @@ static void set_out(const tile *t, int form) {
             copy(c.winners + DIFFERENCE * c.section, c.winners, c.section);
         }
     if (form != RUN_DIFFERENCE) {
-        size_t bytes = (size_t)(3 * t->rows * t->lanes) * sizeof(real);
-        memcpy(piece(t, 3 * MEAN, 1), piece(t, 3 * FREE, 1), bytes);
+        copy_free(t, MEAN);
         if (form == RUN_STATES)
-            memcpy(piece(t, 3 * MINUS, 1), piece(t, 3 * FREE, 1), bytes);
+            copy_free(t, MINUS);
         return;
     }
     for (int64_t layer = 1; layer <= t->last; layer++) {
-        /* The mean drive stays that of the free state: up + down + lateral, kept in the mean channel's `up`. */
+        /* The mean drive stays that of the free state, all of it, kept in the mean channel's `up`. */
         const real *rest = complete_drive(t, FREE, layer, 0, DRIVE);
         combine(piece(t, 3 * MEAN + UP, layer), piece(t, 3 * FREE + UP, layer), 1, rest, elements(t, layer));
     }

@@ -56,21 +56,24 @@ INLINE vec mean_of(vec m, vec c, const int neuron) {
     default: { enum { RHO = EQK_LINEAR }; call; } break; \
     }
 
-enum { TO_RATE, TO_DIFFERENCE, TO_MEAN };
+enum { TO_RATE, TO_DIFFERENCE, TO_MEAN, TO_STATE };
 
 /* state += step (what `kind` says - state); gives back the largest change, NaN if a state became NaN or infinite.
- * TO_RATE: the drive is a + b. TO_DIFFERENCE and TO_MEAN: a + b is the difference of the drives, m their mean. */
+ * TO_RATE: the drive is a + b. TO_DIFFERENCE and TO_MEAN: a + b is the difference of the drives, m their mean. TO_STATE:
+ * a says it. */
 INLINE real move(const int kind, const int neuron, real *restrict state, const real *restrict m, const real *restrict a,
                  const real *restrict b, int64_t n, real step) {
     vec largest = v_set(0), poison = v_set(0), h = v_set(step);
     for (int64_t i = 0; i < n; i += LANES) {
         int64_t some = n - i;
-        vec drive = v_add(v_load_some(a + i, some), v_load_some(b + i, some)), old = v_load_some(state + i, some), goal;
+        vec drive = v_load_some(a + i, some), old = v_load_some(state + i, some), goal = drive;
+        if (kind != TO_STATE)
+            drive = v_add(drive, v_load_some(b + i, some));
         if (kind == TO_RATE)
             goal = rate_of(drive, neuron);
         else if (kind == TO_DIFFERENCE)
             goal = difference_of(v_load_some(m + i, some), drive, neuron);
-        else
+        else if (kind == TO_MEAN)
             goal = mean_of(v_load_some(m + i, some), drive, neuron);
         vec change = v_mul(h, v_sub(goal, old));
         if (some < LANES) /* lanes that are not there change nothing */
@@ -97,6 +100,11 @@ NOINLINE real relax_mean(real *state, const real *mean, const real *drive, const
                          int neuron) {
     FOR_NEURON(neuron, return move(TO_MEAN, RHO, state, mean, drive, more, n, step));
     return 0;
+}
+
+/* current += step (state - current), as an adaptation current does. */
+NOINLINE real follow(real *current, const real *state, int64_t n, real step) {
+    return move(TO_STATE, EQK_LINEAR, current, 0, state, 0, n, step);
 }
 
 /* out = softmax of drive over its n rows, for each of `lanes` samples. */

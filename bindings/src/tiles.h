@@ -1,8 +1,9 @@
 /* Where everything of a tile of samples lies.
  *
- * A tile is a single sample, or CHAINS or 2 CHAINS of them (64 or 128 bytes), where the factors of products are split not a single one. It is stored features first, element
- * (i, b) of a layer at row i, lane b, and goes through all steps of a phase without leaving the cache. In one piece of
- * memory, every layer beginning on a row that is a multiple of CHAINS:
+ * A tile is a single sample, or CHAINS or 2 CHAINS of them (64 or 128 bytes); never a single one where the factors of
+ * products are split. It is stored features first, element (i, b) of a layer at row i, lane b, and goes through all steps
+ * of a phase without leaving the cache. In one piece of memory, every layer beginning on a row that is a multiple of
+ * CHAINS:
  *
  *     x            n_0 rows            the clamped input
  *     channel 0    state, up, down     the free phase: s, W s_below + b, gamma W^T s_above, of layers 1..L
@@ -11,6 +12,7 @@
  *     drive        two sections        drives being put together: down + lateral + nudge
  *     nudge        one section         on the top layer, the nudge at beta = 1
  *     target       n_L rows
+ *     of each channel: the adaptation currents of those layers that adapt
  *     of each convolution: packed weights upwards and downwards; the winners of max pooling, one section a channel
  *     map          room for one map before it is pooled
  *     split        states that a product of split factors is made from, see packing.h
@@ -18,7 +20,7 @@
  * A network with convolutions has tiles of CHAINS samples at most, since its states are large.
  */
 enum { STATE, UP, DOWN, DRIVE = 9, OTHER_DRIVE, NUDGE, SECTIONS };
-enum { FREE, MEAN, DIFFERENCE, PLUS = MEAN, MINUS = DIFFERENCE };
+enum { FREE, MEAN, DIFFERENCE, CHANNELS, PLUS = MEAN, MINUS = DIFFERENCE };
 enum { RUN_FREE, RUN_STATE, RUN_STATES, RUN_DIFFERENCE, RUN_MEAN_DIFFERENCE }; /* 1..4 are those of eqk_form */
 
 #ifndef SPLIT
@@ -44,6 +46,14 @@ INLINE int64_t section_rows(const eqk_layer *layers, int64_t count) {
     return rows;
 }
 
+/* Rows of a channel's adaptation currents, of layers before `layer`. */
+INLINE int64_t current_rows(const eqk_layer *layers, int64_t layer) {
+    int64_t rows = 0;
+    for (int64_t l = 1; l < layer; l++)
+        rows += layers[l].adaptation != 0 ? rounded(layers[l].size) : 0;
+    return rows;
+}
+
 /* How wide a tile of `samples` samples is: one lane, one vector of 64 bytes, or two. */
 INLINE int64_t tile_width(const JOB *job) { return has_convs(job->layers, job->count) ? CHAINS : WIDTH; }
 INLINE int64_t lanes_for(int64_t samples) { return samples == 1 && !SPLIT ? 1 : samples <= CHAINS ? CHAINS : WIDTH; }
@@ -51,6 +61,7 @@ INLINE int64_t lanes_for(int64_t samples) { return samples == 1 && !SPLIT ? 1 : 
 /* Numbers that a tile takes before what is split: a multiple of a line of cache. */
 INLINE int64_t state_size(const eqk_layer *layers, int64_t count, int64_t lanes) {
     int64_t rows = rounded(layers[0].size) + SECTIONS * section_rows(layers, count) + rounded(layers[count - 1].size);
+    rows += CHANNELS * current_rows(layers, count);
     return rows * lanes + convs_size(layers, count, lanes, CHAINS);
 }
 
@@ -71,6 +82,14 @@ INLINE real *piece(const tile *t, int64_t section, int64_t layer) {
 
 INLINE real *target_of(const tile *t) { return piece(t, SECTIONS, 1); }
 
+INLINE int adapts(const tile *t, int64_t layer) { return t->layers[layer].adaptation != 0; }
+
+/* A channel's adaptation current of a layer that adapts; those of all layers follow each other. */
+INLINE real *current_of(const tile *t, int64_t channel, int64_t layer) {
+    int64_t rows = channel * current_rows(t->layers, t->last + 1) + current_rows(t->layers, layer);
+    return target_of(t) + (rounded(size_of(t, t->last)) + rows) * t->lanes;
+}
+
 /* What a tile holds for the convolution into a layer. */
 typedef struct {
     shape g;
@@ -80,7 +99,7 @@ typedef struct {
 
 static conv_place conv_at(const tile *t, int64_t layer) {
     conv_place c = {shape_into(t->layers + layer), 0, 0, 0, 0, 0};
-    real *at = target_of(t) + rounded(size_of(t, t->last)) * t->lanes;
+    real *at = current_of(t, CHANNELS, 1);
     int64_t weights = round_up(c.g.post_channels * filter_size(&c.g), CHAINS);
     for (int64_t l = 1; l <= t->last; l++) {
         if (l == layer)
