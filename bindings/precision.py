@@ -10,7 +10,7 @@ from ..errors import EqkernelError, lookup
 # eqk_precision: "bf16x3" is the faster of its two kinds that the processor has.
 PRECISIONS = {"float32": 0, "bf16x3": 1, "bf16x3-avx512": 2, "bf16x3-amx": 3}
 NEEDS = {1: "AVX512-BF16 or AMX", 2: "AVX512-BF16", 3: "AMX"}
-_precision = "float32"
+_precision, _code = "float32", 0
 
 
 def set_precision(name: str) -> None:
@@ -21,7 +21,7 @@ def set_precision(name: str) -> None:
     updates stay float32. "bf16x3-avx512" and "bf16x3-amx" name the instructions. AMX has not been run on hardware yet.
     Raises EqkernelError for a processor without such instructions, and where the C library is missing.
     """
-    global _precision
+    global _precision, _code
     code = lookup("precision", name, PRECISIONS)
     if code:
         load_backend("c")
@@ -31,7 +31,7 @@ def set_precision(name: str) -> None:
             raise EqkernelError(f"precision {name!r} needs {NEEDS[code]}, which this processor, system or build lacks")
         if variant_name() != "avx512":
             raise EqkernelError(f"precision {name!r} needs the kernels 'avx512', not {variant_name()!r}")
-    _precision = name
+    _precision, _code = name, _best() if code == 1 else code  # to find the best anew in every call takes microseconds
 
 
 def get_precision() -> str:
@@ -41,7 +41,7 @@ def get_precision() -> str:
 
 def code_for(dtype: np.dtype) -> int:
     """The code of the precision by which the library knows it; float64 is never rounded."""
-    return PRECISIONS[_precision] if dtype == np.float32 else 0
+    return _code if dtype == np.float32 else 0
 
 
 def detail() -> str:

@@ -183,7 +183,7 @@ MUTATIONS = [Mutation(*row) for row in (
     ("workspace without the split states", "tile += split ? ", "tile += 0 ? ", "bf16x3_memory", "abi_f32"),
     ("one kind for the other", "precision == EQK_BF16X3_AMX ? ", "precision == EQK_BF16X3_AMX + 1 ? ", "bf16x3_bits",
      "abi_f32"),
-    ("precision of a double", "HAS_BF16X3 && eqk", "1 && eqk", "bf16x3_refusals", "abi_f64"),
+    ("precision of a double", "REQUIRE(HAS_BF16X3 && ", "REQUIRE(", "bf16x3_refusals", "abi_f64"),
     # diffusion and the field
     ("five neighbours", "v_fnma(v_set(4), v_load_some(row + j, some)", "v_fnma(v_set(5), v_load_some(row + j, some)",
      "diffusion"),

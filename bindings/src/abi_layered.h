@@ -176,9 +176,9 @@ static eqk_status choose_phases(const EQK(job) * job, PHASES *chosen) {
     if (precision == EQK_FULL)
         return EQK_OK;
     REQUIRE(job->variant == EQK_AUTO || job->variant == EQK_AVX512, EQK_NOT_SUPPORTED);
-    REQUIRE(HAS_BF16X3 && eqk_bf16x3() != EQK_FULL && precision <= eqk_bf16x3(), EQK_NOT_SUPPORTED);
+    precision = precision == EQK_BF16X3 ? eqk_bf16x3() : eqk_runs_bf16x3(precision) ? precision : EQK_FULL;
+    REQUIRE(HAS_BF16X3 && precision != EQK_FULL, EQK_NOT_SUPPORTED);
 #if HAS_BF16X3
-    precision = precision == EQK_BF16X3 ? eqk_bf16x3() : precision;
     *chosen = precision == EQK_BF16X3_AMX ? eqk_bf16x3_amx : eqk_bf16x3_avx512;
 #endif
     return EQK_OK;

@@ -16,6 +16,9 @@
 #define EQK_HAS_BF16X3 0
 #endif
 
+/* Whether a kind of EQK_BF16X3 can run. To ask for AMX takes microseconds, of the system and perhaps of a hypervisor. */
+int eqk_runs_bf16x3(int kind);
+
 /* Products of sizes stay far below what a pointer can address: each is at most MOST, and so is what they make. */
 #define MOST ((int64_t)1 << 40)
 

@@ -11,22 +11,16 @@
 #include <unistd.h>
 #endif
 
-/* Whether bit `bit` of register `which` (eax, ebx, ecx, edx) is set in cpuid's leaf 7. */
-static int has(unsigned subleaf, int which, int bit) {
-    unsigned registers[4] = {0, 0, 0, 0};
-    if (!__get_cpuid_count(7, subleaf, registers, registers + 1, registers + 2, registers + 3))
-        return 0;
-    return registers[which] >> bit & 1;
-}
-
 static int has_avx512_bf16(void) {
-    return eqk_best_variant() == EQK_AVX512 && has(0, 1, 30) && has(1, 0, 5); /* AVX512-BW, AVX512-BF16 */
+    return eqk_best_variant() == EQK_AVX512 && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512bf16");
 }
 
 static int has_amx(void) {
 #if defined(__linux__) && defined(SYS_arch_prctl)
     enum { ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18 };
-    return has(0, 3, 22) && has(0, 3, 24) && /* AMX-BF16, AMX-TILE */
+    const unsigned both = 1u << 22 | 1u << 24; /* AMX-BF16, AMX-TILE; not every compiler can ask for them by name */
+    unsigned a, b, c, d;
+    return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & both) == both &&
            syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0;
 #else
     return 0;
@@ -37,8 +31,12 @@ static int has_avx512_bf16(void) { return 0; }
 static int has_amx(void) { return 0; }
 #endif
 
+int eqk_runs_bf16x3(int kind) {
+    return has_avx512_bf16() && (kind == EQK_BF16X3_AVX512 || has_amx()); /* AMX too splits its factors with AVX-512 */
+}
+
 int eqk_bf16x3(void) {
-    if (!has_avx512_bf16()) /* with which AMX splits what it multiplies */
-        return EQK_FULL;
-    return has_amx() ? EQK_BF16X3_AMX : EQK_BF16X3_AVX512;
+    return eqk_runs_bf16x3(EQK_BF16X3_AMX)      ? EQK_BF16X3_AMX
+           : eqk_runs_bf16x3(EQK_BF16X3_AVX512) ? EQK_BF16X3_AVX512
+                                                : EQK_FULL;
 }
