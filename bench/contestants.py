@@ -17,7 +17,7 @@ from eqkernel.backends import unavailable
 
 from .ours import EqSettle, EqStep, EqUpdate, can_split
 from .problem import Problem, residual, settling
-from .rivals.backprop_hand import HandBackprop
+from .rivals.backprop_hand import HandBackprop, SparseBackprop
 from .rivals.backprop_jax import JaxBackprop
 from .rivals.backprop_torch import TorchBackprop
 from .rivals.jax_settle import JaxSettle
@@ -204,6 +204,7 @@ def update_entries(zeros: bool = True, batch: int = 64) -> tuple[dict[str, Entry
 STEPS: dict[str, Callable[..., Any]] = {
     STEP_REFERENCE: TorchBackprop,
     "torch hand-written backprop": HandBackprop,
+    "torch hand-written backprop, sparse input": SparseBackprop,
     "jax jit backprop": JaxBackprop,
 }
 
@@ -212,6 +213,8 @@ def step_entries(p: Problem, optimiser: str, threads: int = 1) -> dict[str, Entr
     """Contestants of a whole training step; the weights barely move (lr 1e-6), so the work stays the same."""
     entries: dict[str, Entry] = {}
     for name, rival in STEPS.items():
+        if rival is SparseBackprop and (p.x != 0).all():
+            continue
         entries[name] = Entry((c := rival(p, optimiser, lr=1e-6)).run, c, "backprop", "", backprop_flops(p))
     for name in ("few-step", "single-sweep"):
         schedule = eqkernel.SCHEDULES[name]
