@@ -227,8 +227,8 @@ installed library reaches in the same process.
 
 **Zeros.** 62 % of the input's pixels are zero (MNIST has 81 %), and half of the hard sigmoids' states and
 differences are. eqkernel skips products with zeros, which changes no bit of the result; its GFLOP/s count them all
-the same, so a row may pass its roof. torch can leave out the zeros of an input too, in compressed rows; that row, *sparse
-input*, has them made beforehand. Rows marked *no zeros* have the same problem with noise in every empty pixel.
+the same, so a row may pass its roof. torch can leave out the zeros of an input too, in compressed rows; that row,
+*sparse input*, has them made beforehand. Rows marked *no zeros* have the same problem with noise in every empty pixel.
 
 Libraries choose their kernels by processor: on AMD, torch's MKL uses 256-bit vectors even where 512-bit ones
 exist, and OpenBLAS may not recognise a new processor. That is what users of these libraries get, so nothing
