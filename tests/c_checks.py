@@ -8,6 +8,7 @@ import test_backends
 import test_bindings
 import test_c_bf16x3
 import test_c_jobs
+import test_c_zeros
 import test_conv_backends
 import test_cortex
 import test_diffusion
@@ -86,6 +87,14 @@ def gradient(dtype):
 def updates(dtype):
     """test_backends: the optimisers against their papers, with a readout and without."""
     mutations.updates("c", dtype)
+
+
+def zeros(dtype):
+    """test_c_zeros: updates without zeros, of shares too, and those that must not leave any out."""
+    for pattern in ("input", "differences"):
+        for batch in (3, 70):
+            test_c_zeros.check_gradient(batch, dtype, pattern)
+        test_c_zeros.check_infinity(40, dtype, pattern, "sgd", 0.1, 3)
 
 
 def same_bits(dtype):

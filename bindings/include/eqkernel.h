@@ -200,8 +200,8 @@ EQK_API eqk_status EQK(nudged_phase)(const EQK(job) * job, int64_t first, int64_
 EQK_API eqk_status EQK(settle)(const EQK(job) * job, int64_t first, int64_t last);
 
 /* The Hebbian contrast of mean and difference, and one step of the optimiser, for share `part` of `parts` of the rows
- * of every matrix; shares may run in threads of their own. With convolutions it overwrites work, of which it needs
- * eqk_update_workspace(job, parts) bytes; without them 0. */
+ * of every matrix; shares may run in threads of their own. It overwrites work, of which it needs
+ * eqk_update_workspace(job, parts) bytes (0 for a network of small matrices). */
 EQK_API size_t EQK(update_workspace)(const EQK(job) * job, int64_t parts);
 EQK_API eqk_status EQK(update)(const EQK(job) * job, int64_t part, int64_t parts);
 

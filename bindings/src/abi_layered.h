@@ -75,10 +75,12 @@ int64_t EQK(tiles)(int64_t batch) { return batch > 0 ? (batch - 1) / WIDTH + 1 :
 
 static size_t larger_size(size_t a, size_t b) { return a > b ? a : b; }
 
-/* Bytes of the update's scratch; 0 also if they are too many. */
-static size_t update_work(const EQK(job) * job, int64_t parts) {
-    int64_t most = update_room(job->layers, job->count, CHAINS);
-    return fits3(most, parts, sizeof(EQK_REAL)) ? (size_t)(most * parts) * sizeof(EQK_REAL) : 0;
+/* Bytes of the update's scratch, from a line of cache on; -1 if they are too many. */
+static int64_t update_work(const EQK(job) * job, int64_t parts) {
+    int64_t most = update_room(job->layers, job->count, job->batch, CHAINS);
+    if (!most)
+        return 0;
+    return fits3(most, parts, sizeof(EQK_REAL)) ? most * parts * (int64_t)sizeof(EQK_REAL) + 64 : -1;
 }
 
 /* Whether factors are split: in float alone. */
@@ -90,21 +92,21 @@ static size_t workspace_of(const EQK(job) * job) {
     int64_t width = convs ? CHAINS : WIDTH, tiles = (job->batch - 1) / width + 1; /* networks of maps have narrow tiles */
     int64_t few = job->batch > 1 || split ? CHAINS : 1, lanes = job->batch > CHAINS ? width : few;
     int64_t packed = split ? packed_before(job->layers, count) : 0, tile;
-    size_t least = convs ? update_work(job, 1) : 1, size; /* the update's scratch lies in the same place */
+    int64_t least = update_work(job, 1); /* the update's scratch lies in the same place */
     for (int64_t l = 1; l < count; l++)
         rows += (job->layers[l].adaptation != 0 ? 15 : 12) * rounded(job->layers[l].size);
-    if (!fits(rows, lanes) || packed < 0 || !least)
+    if (!fits(rows, lanes) || packed < 0 || least < 0)
         return 0;
     tile = rows * lanes + (convs ? convs_size(job->layers, count, lanes, CHAINS) : 0);
     tile += split ? split_room(job->layers, count, lanes) : 0;
     if (!fits3(tile, tiles, sizeof(EQK_REAL)) || !fits(tile * tiles + packed, sizeof(EQK_REAL)))
         return 0;
-    size = (size_t)(tile * tiles + packed) * sizeof(EQK_REAL) + 64;
-    return larger_size(size, least);
+    return larger_size((size_t)(tile * tiles + packed) * sizeof(EQK_REAL) + 64, (size_t)least);
 }
 
 size_t EQK(update_workspace)(const EQK(job) * job, int64_t parts) {
-    return check_job(job) == EQK_OK && parts > 0 ? update_work(job, parts) : 0;
+    int64_t bytes = check_job(job) == EQK_OK && parts > 0 ? update_work(job, parts) : 0;
+    return bytes > 0 ? (size_t)bytes : 0;
 }
 
 size_t EQK(workspace)(const EQK(job) * job) { return check_job(job) == EQK_OK ? workspace_of(job) : 0; }
@@ -220,10 +222,10 @@ eqk_status EQK(update)(const EQK(job) * job, int64_t part, int64_t parts) {
     CHECK(check_job(job));
     CHECK(check_update(job));
     REQUIRE(parts > 0 && parts <= 1 << 20 && part >= 0 && part < parts, EQK_BAD_SIZE);
-    if (has_convs(job->layers, job->count)) {
-        REQUIRE(update_work(job, parts) > 0, EQK_BAD_SIZE);
+    REQUIRE(update_work(job, parts) >= 0, EQK_BAD_SIZE);
+    if (update_work(job, parts)) {
         REALS(job->work);
-        REQUIRE(job->work_size >= update_work(job, parts), EQK_SMALL_WORKSPACE);
+        REQUIRE(job->work_size >= (size_t)update_work(job, parts), EQK_SMALL_WORKSPACE);
     }
     CHOOSE(job->variant);
     run->update(job, part, parts);

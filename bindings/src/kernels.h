@@ -17,6 +17,8 @@
 
 #include "gemm.h"
 
+#include "zeros.h"
+
 #include "elements.h"
 
 #include "correlate.h"

@@ -84,15 +84,40 @@ static inline int64_t trace_room(const shape *g, int64_t chains) {
            2 * post_size(g);
 }
 
-/* The most that the update of any layer takes of it; 0 without convolutions. */
-static inline int64_t update_room(const eqk_layer *layers, int64_t count, int64_t chains) {
+/* Products without zeros (zeros.h): samples whose zeros one word tells, units listed at once, vectors of sums. */
+enum { WORD = 64, GROUP = 256, SPAN = 6 };
+
+static inline int64_t blocks_of(int64_t depth) { return (depth + WORD - 1) / WORD; }
+
+/* Numbers of a unit that are listed in a block, and how many units are. */
+static inline int64_t held_of(int64_t depth, int64_t chains) { return depth < WORD ? round_up(depth, chains) : WORD; }
+static inline int64_t group_of(int64_t units, int64_t chains) { return units < GROUP ? round_up(units, chains) : GROUP; }
+
+/* A smaller matrix has learnt before its zeros are found. */
+static inline int is_small(int64_t n_pre, int64_t n_post) { return n_pre < WORD || n_post < WORD / 2; }
+
+/* Numbers of scratch that `listing_in` lays out. */
+static inline int64_t listing_room(int64_t n_pre, int64_t n_post, int64_t depth, int64_t chains) {
+    int64_t group = group_of(n_pre > n_post ? n_pre : n_post, chains), blocks = blocks_of(depth);
+    int64_t sums = (blocks > 1 ? group : WORD) * SPAN * chains;
+    int64_t numbers = WORD * SPAN * chains + sums + blocks * group * held_of(depth, chains);
+    return is_small(n_pre, n_post) ? 0 : numbers + (blocks + 1) * group * chains / 8; /* and words of 8 bytes */
+}
+
+/* The most that the update of any layer takes. */
+static inline int64_t update_room(const eqk_layer *layers, int64_t count, int64_t batch, int64_t chains) {
     int64_t most = 0;
-    for (int64_t l = 1; l < count; l++)
+    for (int64_t l = 1; l < count; l++) {
+        int64_t n = layers[l].size, room = listing_room(layers[l - 1].size, n, l > 1 ? 2 * batch : batch, chains);
         if (layers[l].kernel) {
             shape g = shape_into(layers + l);
-            most = trace_room(&g, chains) > most ? trace_room(&g, chains) : most;
+            room = trace_room(&g, chains);
         }
-    return most;
+        most = room > most ? room : most;
+        room = layers[l].lateral >= 0 ? listing_room(n, n, 2 * batch, chains) : 0;
+        most = room > most ? room : most;
+    }
+    return round_up(most, chains);
 }
 
 static inline int64_t verb_room(const shape *g, int64_t chains) {

@@ -24,32 +24,42 @@ INLINE vec direction(const int rule, vec g, real *m, real *v, int64_t at, const 
     return v_div(v_mul(c[5], mean), v_add(v_sqrt(v_mul(c[6], square)), c[4]));
 }
 
+INLINE void learn_vector(const int rule, real *w, real *m, real *v, int64_t at, const real *gradient, const vec *c,
+                         vec rate, vec keep, int64_t some) {
+    vec g = v_load(gradient);
+    if (rule != EQK_GRADIENT) {
+        vec move = direction(rule, g, m, v, at, c, some);
+        g = v_fnma(rate, move, v_mul(keep, v_load_some(w + at, some)));
+    }
+    v_store_some(w + at, g, some);
+}
+
 INLINE void learn_by(const int rule, real *restrict w, real *restrict m, real *restrict v, ptrdiff_t stride,
-                     const real *restrict gradient, int64_t rows, int64_t count, const eqk_optimiser *o, real decay) {
+                     const real *restrict gradient, ptrdiff_t pitch, int64_t rows, int64_t count, const eqk_optimiser *o,
+                     real decay) {
     vec rate = v_set((real)o->rate), keep = v_set(1 - (real)o->rate * decay), c[7];
     for (int i = 0; i < 7; i++)
         c[i] = v_set((real)o->constants[i]);
-    for (int64_t row = 0; row < rows; row++, gradient += 2 * LANES)
-        for (int64_t i = 0; i < count; i += LANES) {
-            int64_t some = count - i, at = row * stride + i;
-            vec g = v_load(gradient + i);
-            if (rule != EQK_GRADIENT) {
-                vec move = direction(rule, g, m, v, at, c, some);
-                g = v_fnma(rate, move, v_mul(keep, v_load_some(w + at, some)));
-            }
-            v_store_some(w + at, g, some);
-        }
+    for (int64_t row = 0; row < rows; row++, gradient += pitch) {
+        int64_t i = 0, at = row * stride;
+        for (; i + LANES <= count; i += LANES)
+            learn_vector(rule, w, m, v, at + i, gradient + i, c, rate, keep, LANES);
+        if (i < count)
+            learn_vector(rule, w, m, v, at + i, gradient + i, c, rate, keep, count - i);
+    }
 }
 
-/* One optimiser step on `rows` rows, `stride` apart, of up to 2 LANES weights at w, given their gradient in whole rows
- * of 2 LANES; m and v are their moments. */
-NOINLINE void learn(real *restrict w, real *restrict m, real *restrict v, ptrdiff_t stride, const real *restrict gradient,
-                    int64_t rows, int64_t count, const eqk_optimiser *o, real decay) {
+/* One optimiser step on `rows` rows, `stride` apart, of `count` weights, which begin at `at`, given their gradient in
+ * rows of whole vectors, `pitch` apart. */
+NOINLINE void learn(const JOB *job, int64_t at, ptrdiff_t stride, const real *restrict gradient, ptrdiff_t pitch,
+                    int64_t rows, int64_t count, real decay) {
+    const eqk_optimiser *o = &job->optimiser;
+    real *w = job->parameters + at, *m = moment(job->first, at), *v = moment(job->second, at);
     switch (o->rule) {
-    case EQK_GRADIENT: learn_by(EQK_GRADIENT, w, m, v, stride, gradient, rows, count, o, decay); break;
-    case EQK_SGD: learn_by(EQK_SGD, w, m, v, stride, gradient, rows, count, o, decay); break;
-    case EQK_MOMENTUM: learn_by(EQK_MOMENTUM, w, m, v, stride, gradient, rows, count, o, decay); break;
-    default: learn_by(EQK_ADAM, w, m, v, stride, gradient, rows, count, o, decay);
+    case EQK_GRADIENT: learn_by(EQK_GRADIENT, w, m, v, stride, gradient, pitch, rows, count, o, decay); break;
+    case EQK_SGD: learn_by(EQK_SGD, w, m, v, stride, gradient, pitch, rows, count, o, decay); break;
+    case EQK_MOMENTUM: learn_by(EQK_MOMENTUM, w, m, v, stride, gradient, pitch, rows, count, o, decay); break;
+    default: learn_by(EQK_ADAM, w, m, v, stride, gradient, pitch, rows, count, o, decay);
     }
 }
 
@@ -60,20 +70,22 @@ typedef struct {
     real scale;
 } synapse;
 
+INLINE void prefetch(const JOB *job, int64_t at) {
+    PREFETCH(job->parameters + at);
+    if (job->optimiser.rule >= EQK_MOMENTUM)
+        PREFETCH(job->first + at);
+    if (job->optimiser.rule == EQK_ADAM)
+        PREFETCH(job->second + at);
+}
+
 INLINE void learn_block(const int rows, const int vectors, const JOB *job, const synapse *s, int64_t row, int64_t column,
                         const int partial, int64_t some) {
     vec sum[BLOCK_A][8];
     real gradient[BLOCK_A][2 * LANES];
     int64_t at = s->at + row * s->n_pre + column;
     for (int i = 0; i < rows; i++) /* the weights and moments arrive while we sum */
-        for (int v = 0; v < vectors; v++) {
-            int64_t place = at + i * s->n_pre + v * LANES;
-            PREFETCH(job->parameters + place);
-            if (job->optimiser.rule >= EQK_MOMENTUM)
-                PREFETCH(job->first + place);
-            if (job->optimiser.rule == EQK_ADAM)
-                PREFETCH(job->second + place);
-        }
+        for (int v = 0; v < vectors; v++)
+            prefetch(job, at + i * s->n_pre + v * LANES);
     clear_sums(rows, vectors, sum);
     accumulate(rows, vectors, sum, s->d_post + row, 1, s->n_post, s->m_pre + column, s->n_pre, s->batch, partial, some);
     if (s->d_pre)
@@ -82,8 +94,8 @@ INLINE void learn_block(const int rows, const int vectors, const JOB *job, const
     UNROLL for (int i = 0; i < rows; i++)
         UNROLL for (int v = 0; v < vectors; v++)
             v_store(&gradient[i][v * LANES], v_mul(v_set(s->scale), sum[i][v]));
-    learn(job->parameters + at, moment(job->first, at), moment(job->second, at), s->n_pre, gradient[0], rows,
-          partial ? some : vectors * LANES, &job->optimiser, (real)job->optimiser.decay);
+    learn(job, at, s->n_pre, gradient[0], 2 * LANES, rows, partial ? some : vectors * LANES,
+          (real)job->optimiser.decay);
 }
 
 #define LEARN_ROWS(name, rows) \
@@ -101,7 +113,7 @@ LEARN_ROWS(learn_rows_b, BLOCK_B)
 LEARN_ROWS(learn_rows_c, BLOCK_C)
 LEARN_ROWS(learn_row, 1)
 
-static void learn_matrix(const JOB *job, const synapse *s, int64_t begin, int64_t end) {
+static void learn_whole(const JOB *job, const synapse *s, int64_t begin, int64_t end) {
     int64_t row = begin;
     for (; end - row >= BLOCK_A; row += BLOCK_A)
         learn_rows_a(job, s, row);
@@ -111,6 +123,87 @@ static void learn_matrix(const JOB *job, const synapse *s, int64_t begin, int64_
         learn_rows_c(job, s, row);
     for (; row < end; row++)
         learn_row(job, s, row);
+}
+
+/* Learns from sums (pre, post), `pitch` apart: `units` units of pre and `lanes` of post, whose first weight is `at`. */
+NOINLINE void learn_across(const JOB *job, int64_t at, int64_t n_pre, const real *restrict sums, ptrdiff_t pitch,
+                           int64_t units, int64_t lanes) {
+    real gradient[LANES * WORD];
+    for (int64_t lane = 0; lane < lanes; lane += LANES) {
+        for (int64_t i = 0; i < units; i += LANES) {
+            vec square[LANES]; /* rows beyond the last unit are not used */
+            UNROLL for (int j = 0; j < LANES; j++)
+                square[j] = v_load(sums + (i + j) * pitch + lane);
+            v_transpose(square);
+            UNROLL for (int j = 0; j < LANES; j++)
+                v_store(gradient + j * WORD + i, square[j]);
+        }
+        learn(job, at + lane * n_pre, n_pre, gradient, WORD, lanes - lane < LANES ? lanes - lane : LANES, units,
+              (real)job->optimiser.decay);
+    }
+}
+
+/* Whether weights whose gradient is zero stay as they are. */
+INLINE int stays(const eqk_optimiser *o) { return o->rule == EQK_SGD && (real)o->rate * (real)o->decay == 0; }
+
+/* Chunk `lane`..lane + some - 1 of the lanes, in `wide` vectors, meets the listed units unit..unit + count - 1. */
+static void learn_chunk(const JOB *job, const synapse *s, const listing *l, int64_t unit, int64_t count, int64_t lane,
+                        int64_t some, int64_t wide) {
+    const int64_t pitch = wide * LANES, few = l->across ? WORD : wide < 4 * SPAN ? 4 * SPAN / wide : 1;
+    const int still = stays(&job->optimiser);
+    for (int64_t block = 0; block < l->blocks; block++) {
+        const real *values = l->values + block * l->group * l->held;
+        const int last = block == l->blocks - 1;
+        uint64_t live = pack_chunk(l->chunk, &l->lanes, lane, some, wide, block * WORD, in_block(l->depth, block));
+        for (int64_t i = 0; i < count; i += few) { /* as many as learn at once */
+            int64_t n = count - i < few ? count - i : few;
+            real *sums = l->sums + (l->blocks > 1 ? i * pitch : 0);
+            if (still && !any_word(l->seen + i, n))
+                continue;
+            for (int64_t j = i; j < i + n; j++)
+                sum_unit(sums + (j - i) * pitch, values + j * l->held, l->words[block * l->group + j] & live, l->chunk,
+                         wide, block > 0, last ? s->scale : 1);
+            if (last && l->across)
+                learn_across(job, s->at + lane * s->n_pre + unit + i, s->n_pre, sums, pitch, n, some);
+            else if (last)
+                learn(job, s->at + (unit + i) * s->n_pre + lane, s->n_pre, sums, pitch, n, some,
+                      (real)job->optimiser.decay);
+        }
+    }
+}
+
+static void learn_without_zeros(const JOB *job, const synapse *s, const listing *l) {
+    const int64_t lanes = l->lanes.end - l->lanes.begin, vectors = (lanes + LANES - 1) / LANES;
+    const int64_t most = l->across ? SPAN : WORD * SPAN / in_block(l->depth, 0), chunks = (vectors + most - 1) / most;
+    for (int64_t unit = l->units.begin; unit < l->units.end; unit += l->group) {
+        int64_t count = l->units.end - unit < l->group ? l->units.end - unit : l->group;
+        list_units(l, unit, count);
+        for (int64_t c = 0; c < chunks; c++) {
+            int64_t first = vectors * c / chunks, wide = vectors * (c + 1) / chunks - first, at = first * LANES;
+            int64_t some = lanes - at < wide * LANES ? lanes - at : wide * LANES;
+            learn_chunk(job, s, l, unit, count, l->lanes.begin + at, some, wide);
+        }
+    }
+}
+
+/* Rows begin..end - 1, the way that takes least; all shares of a matrix go the same. */
+static void learn_matrix(const JOB *job, const synapse *s, int64_t begin, int64_t end, real *room) {
+    const int64_t depth = s->d_pre ? 2 * s->batch : s->batch, vectors = (s->n_pre + LANES - 1) / LANES;
+    side post = {s->d_post, s->m_post, s->n_post, s->batch, begin, end};
+    side pre = {s->m_pre, s->d_pre, s->n_pre, s->batch, 0, s->n_pre};
+    int64_t posts = is_small(s->n_pre, s->n_post) ? -1 : count_side(&post, depth);
+    int64_t pres = posts < 0 ? -1 : count_side(&pre, depth);
+    double whole = (double)s->n_post * vectors * depth, by_post = cost_without_zeros(s->n_post, s->n_pre, depth, posts);
+    double by_pre = cost_without_zeros(s->n_pre, s->n_post, depth, pres) + 4.0 * s->n_post * vectors;
+    if (stays(&job->optimiser) && posts < s->n_post) /* what stays is not fetched */
+        by_post -= 8.0 * vectors * (s->n_post - posts);
+    if (pres < 0 || (whole <= by_post && whole <= by_pre))
+        learn_whole(job, s, begin, end);
+    else {
+        int across = by_pre < by_post;
+        listing l = listing_in(room, across ? &pre : &post, across ? &post : &pre, across, depth);
+        learn_without_zeros(job, s, &l);
+    }
 }
 
 /* Filters begin..end - 1 of a convolution; winners are those of the mean state. */
@@ -134,8 +227,7 @@ static void learn_filters(const JOB *job, const synapse *s, const shape *g, real
     end_trace(&t, t.gradient, s->scale);
     for (int64_t i = 0; i < n; i += 2 * LANES) {
         int64_t at = first + i, some = n - i < 2 * LANES ? n - i : 2 * LANES;
-        learn(job->parameters + at, moment(job->first, at), moment(job->second, at), 0, t.gradient + i, 1, some,
-              &job->optimiser, (real)job->optimiser.decay);
+        learn(job, at, 0, t.gradient + i, 0, 1, some, (real)job->optimiser.decay);
     }
 }
 
@@ -149,8 +241,7 @@ static void learn_bias(const JOB *job, const real *d_post, int64_t rows, int64_t
         for (int64_t row = 0; row < rows; row++)
             sum = v_add(sum, v_load_some(d_post + row * n + i, some));
         v_store(gradient, v_mul(sum, v_set(scale)));
-        learn(job->parameters + at + i, moment(job->first, at + i), moment(job->second, at + i), 0, gradient, 1, some,
-              &job->optimiser, 0);
+        learn(job, at + i, 0, gradient, 0, 1, some, 0);
     }
 }
 
@@ -160,6 +251,8 @@ static void update(const JOB *job, int64_t part, int64_t parts) {
     const eqk_layer *layers = job->layers;
     int64_t last = job->count - 1, batch = job->batch;
     int64_t top = layers[last].neuron == EQK_SOFTMAX ? last - 1 : last;
+    size_t share = (size_t)update_room(layers, job->count, batch, CHAINS) * sizeof(real);
+    real *room = (real *)(((uintptr_t)job->work + 63) / 64 * 64 + (size_t)part * share);
     for (int64_t l = 1; l <= last; l++) {
         int64_t n = layers[l].size, below = layers[l - 1].size;
         int64_t biases = biases_of(layers + l), begin = n * part / parts, end = n * (part + 1) / parts;
@@ -175,12 +268,11 @@ static void update(const JOB *job, int64_t part, int64_t parts) {
         synapse lateral = {mean, difference, mean, difference, n, n, batch, layers[l].lateral, (real)0.5 * scale};
         if (layers[l].kernel) {
             shape g = shape_into(layers + l);
-            real *room = (real *)job->work + part * update_room(layers, job->count, CHAINS);
             learn_filters(job, &dense, &g, room, g.post_channels * part / parts, g.post_channels * (part + 1) / parts);
         } else
-            learn_matrix(job, &dense, begin, end);
+            learn_matrix(job, &dense, begin, end, room);
         if (layers[l].lateral >= 0)
-            learn_matrix(job, &lateral, begin, end);
+            learn_matrix(job, &lateral, begin, end, room);
         learn_bias(job, difference, batch * (n / biases), biases, layers[l].bias, scale, biases * part / parts,
                    biases * (part + 1) / parts);
     }

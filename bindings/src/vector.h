@@ -47,6 +47,24 @@ enum {
 #include "vector_scalar.h"
 #endif
 
+#if defined(__GNUC__)
+INLINE int lowest_bit(uint64_t word) { return __builtin_ctzll(word); } /* its place; word is not 0 */
+INLINE int count_bits(unsigned word) { return __builtin_popcount(word); }
+#else
+INLINE int lowest_bit(uint64_t word) {
+    int place = 0;
+    for (; !(word & 1); word >>= 1)
+        place++;
+    return place;
+}
+INLINE int count_bits(unsigned word) {
+    int count = 0;
+    for (; word; word >>= 1)
+        count += word & 1;
+    return count;
+}
+#endif
+
 /* All LANES at p, or the first n of them, n > 0; missing lanes are 0. */
 INLINE vec v_load_some(const real *p, int64_t n) { return n >= LANES ? v_load(p) : v_load_first(p, (int)n); }
 

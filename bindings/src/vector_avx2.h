@@ -46,6 +46,7 @@ INLINE vec v_keep_first(vec a, int n) { return OP(and)(a, _mm256_castsi256_ps(v_
 #else
 INLINE vec v_keep_first(vec a, int n) { return OP(and)(a, _mm256_castsi256_pd(v_first(n))); }
 #endif
+INLINE unsigned v_nonzero(vec a) { return (unsigned)OP(movemask)(OP(cmp)(a, v_set(0), _CMP_NEQ_UQ)); }
 INLINE real v_largest(vec a) {
     real lanes[LANES], largest;
     v_store(lanes, a);

@@ -42,6 +42,7 @@ INLINE vec v_keep_first(vec a, int n) { return OP(maskz_mov)((mask)((1u << n) - 
 INLINE vec v_from_second(vec a, vec b) { return ALIGN(b, a, 1); }
 INLINE vec v_if_larger(vec a, vec b, vec yes, vec no) { return OP(mask_mov)(no, CMP(a, b, _CMP_GT_OQ), yes); }
 INLINE vec v_if_equal(vec a, vec b, vec yes, vec no) { return OP(mask_mov)(no, CMP(a, b, _CMP_EQ_OQ), yes); }
+INLINE unsigned v_nonzero(vec a) { return CMP(a, v_set(0), _CMP_NEQ_UQ); }
 INLINE real v_poison(vec a) { return OP(reduce_add)(a); }
 INLINE real v_largest(vec a) { return OP(reduce_max)(a); }
 INLINE vec v_bits_scaled(vec a, real factor, real offset) {

@@ -36,6 +36,7 @@ INLINE vec v_from_second(vec a, vec b) { /* lanes 1, 2, ... of a, then the first
 }
 INLINE vec v_if_larger(vec a, vec b, vec yes, vec no) { return a > b ? yes : no; }
 INLINE vec v_if_equal(vec a, vec b, vec yes, vec no) { return a == b ? yes : no; }
+INLINE unsigned v_nonzero(vec a) { return a != 0; }             /* a bit for each lane that is not 0 */
 INLINE real v_largest(vec a) { return a; }                  /* of lanes that are not NaN */
 INLINE real v_poison(vec a) { return a; }                   /* of lanes 0 or NaN: NaN if any is */
 INLINE void v_transpose(vec *rows) { (void)rows; }

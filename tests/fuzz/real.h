@@ -199,7 +199,7 @@ static void EQK(draw_layers)(EQK(job) * job, int64_t *inputs, int64_t *classes, 
     eqk_layer layers[5], *place;
     static const int64_t wrong[] = {-2, INT64_MIN, INT64_MAX, ((int64_t)1 << 40) + 1};
     for (int64_t l = 0; l < count; l++) {
-        int64_t n = 1 + among(24), softmax = l > 1 && l == count - 1 && draw(1) % 2;
+        int64_t n = 1 + among(draw(1) % 8 ? 24 : 96), softmax = l > 1 && l == count - 1 && draw(1) % 2;
         eqk_layer layer = {.size = n, .weight = -1, .bias = -1, .lateral = -1, .row = sum};
         layer.neuron = l == 0 ? 0 : softmax ? EQK_SOFTMAX : EQK(neuron)();
         if (l) {
@@ -298,7 +298,7 @@ static eqk_status EQK(packed)(const EQK(job) * job) { return broken ? EQK_OK : E
 static void EQK(phases)(int which) {
     EQK(job) job = {0}, *place;
     int settles = which != UPDATE && which != PACK, nudges = settles && which != FREE_PHASE, learns = which >= UPDATE;
-    int64_t inputs, classes, rows, tiles, first = 0, last = 0, parts, part;
+    int64_t inputs, classes, rows, tiles, first = 0, last = 0, parts = 1, part = 0;
     double *loss;
     int64_t *correct;
     EQK(draw_layers)(&job, &inputs, &classes, &rows);
@@ -324,6 +324,10 @@ static void EQK(phases)(int which) {
         job.state = WRITES(rows);
         job.report = writes(array(rows < 0 ? -1 : 6 * tiles, sizeof(double), 1), sizeof(double), 0);
     }
+    if (which == UPDATE || which == PACK)
+        parts = spoil() ? bad_size() : 1 + among(4), part = parts > 0 && parts < 5 ? among(parts) : 0;
+    if (which == UPDATE && EQK(update_workspace)(&job, parts))
+        job.work = EQK(work)(EQK(update_workspace)(&job, parts), &job.work_size);
     if (which != UPDATE && (!broken || EQK(workspace)(&job)))
         job.work = EQK(work)(EQK(workspace)(&job), &job.work_size);
     if (rows > 0)
@@ -342,14 +346,8 @@ static void EQK(phases)(int which) {
     case FREE_PHASE: TRY(PHASE(free_phase)); break;
     case NUDGED_PHASE: TRY(PHASE(nudged_phase)); break;
     case SETTLE: TRY(PHASE(settle)); break;
-    case PACK:
-        parts = spoil() ? bad_size() : 1 + among(4), part = parts > 0 && parts < 5 ? among(parts) : 0;
-        TRY(DO(pack)(place, part, parts));
-        break;
-    case UPDATE:
-        parts = spoil() ? bad_size() : 1 + among(4), part = parts > 0 && parts < 5 ? among(parts) : 0;
-        TRY(DO(update)(place, part, parts));
-        break;
+    case PACK: TRY(DO(pack)(place, part, parts)); break;
+    case UPDATE: TRY(DO(update)(place, part, parts)); break;
     default:
         loss = optional(sizeof *loss), correct = optional(sizeof *correct);
         TRY_STEP(DO(train_step)(place, loss, correct), 1);

@@ -1,0 +1,153 @@
+/* Sums of products that leave out factors of zero.
+ *
+ * Pixels are dark and hard sigmoids rest at 0: half of the factors of a Hebbian product are zero, or more. sum + 0 w is
+ * sum for a finite w, so a chain without them has the bits of the whole chain (but for the sign of a sum that has
+ * underflowed to zero). A NaN or an infinity must meet its zeros: where there is one, nothing is left out.
+ *
+ *     sum[i, j] = sum_k  a_k[i] b_k[j]          k: samples
+ *
+ * Vectors run along j, and the samples where a unit i is not zero are the bits of a word. A chunk of b that fits the
+ * first cache is copied together, and meets a GROUP of units.
+ */
+
+/* One end of a matrix: samples k < batch are rows of `first` (batch, n), those after of `second`; the product is about
+ * its units begin..end - 1. */
+typedef struct {
+    const real *first, *second;
+    int64_t n, batch, begin, end;
+} side;
+
+INLINE const real *sample_of(const side *s, int64_t k) {
+    return k < s->batch ? s->first + k * s->n : s->second + (k - s->batch) * s->n;
+}
+
+/* How many of n numbers are not 0; -1 if one is not finite. */
+static int64_t count_nonzero(const real *a, int64_t n) {
+    int64_t count = 0;
+    vec poison = v_set(0);
+    for (int64_t i = 0; i < n; i += LANES) {
+        vec value = v_load_some(a + i, n - i);
+        count += count_bits(v_nonzero(value));
+        poison = v_fma(value, v_set(0), poison);
+    }
+    return v_poison(poison) == 0 ? count : -1;
+}
+
+/* The same of a side's samples 0..depth - 1. */
+static int64_t count_side(const side *s, int64_t depth) {
+    int64_t first = count_nonzero(s->first, s->batch * s->n), second = 0;
+    if (depth > s->batch)
+        second = count_nonzero(s->second, s->batch * s->n);
+    return first < 0 || second < 0 ? -1 : first + second;
+}
+
+/* The product of two ends: zeros of `units` are left out, vectors run along `lanes`. A group of units is listed: */
+typedef struct {
+    side units, lanes;
+    int across; /* the units are those of pre */
+    int64_t depth, blocks, group, held;
+    real *chunk, *sums, *values; /* (block, unit, sample) */
+    uint64_t *words, *seen;      /* which of them are not zero: (block, unit); in any block: (unit) */
+} listing;
+
+static listing listing_in(real *room, const side *units, const side *lanes, int across, int64_t depth) {
+    const int64_t blocks = blocks_of(depth), held = held_of(depth, CHAINS), group = group_of(units->n, CHAINS);
+    listing l = {*units, *lanes, across, depth, blocks, group, held, room, 0, 0, 0, 0};
+    l.sums = l.chunk + WORD * SPAN * CHAINS;
+    l.values = l.sums + (blocks > 1 ? group : WORD) * SPAN * CHAINS;
+    l.words = (uint64_t *)(l.values + blocks * group * held);
+    l.seen = l.words + blocks * group;
+    return l;
+}
+
+INLINE int64_t in_block(int64_t depth, int64_t block) { /* how many samples */
+    return depth - block * WORD < WORD ? depth - block * WORD : WORD;
+}
+
+/* Lists units unit..unit + count - 1: the samples of a unit side by side, and a bit for each that is not zero. */
+static void list_units(const listing *l, int64_t unit, int64_t count) {
+    const side *s = &l->units;
+    memset(l->seen, 0, (size_t)count * sizeof *l->seen);
+    for (int64_t block = 0; block < l->blocks; block++) {
+        int64_t k = block * WORD, samples = in_block(l->depth, block), firsts = s->batch - k;
+        real *values = l->values + block * l->group * l->held;
+        firsts = firsts < 0 ? 0 : firsts < samples ? firsts : samples;
+        if (firsts > 0)
+            transpose(values, l->held, sample_of(s, k) + unit, s->n, firsts, count);
+        if (firsts < samples)
+            transpose(values + firsts, l->held, sample_of(s, k + firsts) + unit, s->n, samples - firsts, count);
+        for (int64_t i = 0; i < count; i++) {
+            uint64_t word = 0;
+            for (int64_t at = 0; at < samples; at += LANES)
+                word |= (uint64_t)v_nonzero(v_load_some(values + i * l->held + at, samples - at)) << at;
+            l->words[block * l->group + i] = word;
+            l->seen[i] |= word;
+        }
+    }
+}
+
+INLINE int any_word(const uint64_t *words, int64_t n) {
+    uint64_t any = 0;
+    for (int64_t i = 0; i < n; i++)
+        any |= words[i];
+    return any != 0;
+}
+
+/* Samples k..k + samples - 1 of units unit..unit + count - 1, in rows of `vectors` vectors; says which are not zero. */
+static uint64_t pack_chunk(real *restrict chunk, const side *s, int64_t unit, int64_t count, int64_t vectors, int64_t k,
+                           int64_t samples) {
+    uint64_t word = 0;
+    for (int64_t b = 0; b < samples; b++, chunk += vectors * LANES) {
+        const real *source = sample_of(s, k + b) + unit;
+        int nonzero = 0;
+        for (int64_t i = 0; i < count; i += LANES) {
+            vec value = v_load_some(source + i, count - i);
+            nonzero |= v_nonzero(value);
+            v_store(chunk + i, value);
+        }
+        word |= (uint64_t)(nonzero != 0) << b;
+    }
+    return word;
+}
+
+/* sums (vectors) = gain * (sums, if keep, + sum over the samples of `word`: values[k] chunk[k]). */
+INLINE void sum_span(const int vectors, real *sums, const real *values, uint64_t word, const real *chunk,
+                     ptrdiff_t pitch, int keep, real gain) {
+    vec sum[SPAN];
+    UNROLL for (int v = 0; v < vectors; v++)
+        sum[v] = keep ? v_load(sums + v * LANES) : v_set(0);
+    for (; word; word &= word - 1) {
+        int64_t k = lowest_bit(word);
+        vec value = v_set(values[k]);
+        UNROLL for (int v = 0; v < vectors; v++)
+            sum[v] = v_fma(value, v_load(chunk + k * pitch + v * LANES), sum[v]);
+    }
+    UNROLL for (int v = 0; v < vectors; v++)
+        v_store(sums + v * LANES, v_mul(v_set(gain), sum[v]));
+}
+
+/* The same of any number of vectors, in spans that differ by a vector at most. */
+NOINLINE void sum_unit(real *restrict sums, const real *restrict values, uint64_t word, const real *restrict chunk,
+                       int64_t vectors, int keep, real gain) {
+    int64_t spans = (vectors + SPAN - 1) / SPAN, pitch = vectors * LANES;
+    for (int64_t i = 0; i < spans; i++) {
+        int64_t begin = vectors * i / spans, at = begin * LANES;
+        switch (vectors * (i + 1) / spans - begin) {
+        case 6: sum_span(6, sums + at, values, word, chunk + at, pitch, keep, gain); break;
+        case 5: sum_span(5, sums + at, values, word, chunk + at, pitch, keep, gain); break;
+        case 4: sum_span(4, sums + at, values, word, chunk + at, pitch, keep, gain); break;
+        case 3: sum_span(3, sums + at, values, word, chunk + at, pitch, keep, gain); break;
+        case 2: sum_span(2, sums + at, values, word, chunk + at, pitch, keep, gain); break;
+        default: sum_span(1, sums + at, values, word, chunk + at, pitch, keep, gain);
+        }
+    }
+}
+
+/* What a product takes without the zeros of its units, of which `nonzero` numbers are left: measured, in steps of a
+ * vector of sums. */
+static double cost_without_zeros(int64_t units, int64_t lanes, int64_t depth, int64_t nonzero) {
+    const int64_t vectors = (lanes + LANES - 1) / LANES, spans = (vectors + SPAN - 1) / SPAN;
+    const int64_t entry = (vectors > 4 * spans ? vectors : 4 * spans) + 2 * spans; /* a sum has to wait for itself */
+    const double listing = (double)units * (depth + 10 * spans), packing = (units / GROUP + 1) * 5.0 * depth * vectors;
+    return (double)nonzero * entry + listing + packing;
+}
