@@ -120,6 +120,24 @@ def test_field(shape, boundary, dtype, order):
         assert abs(measured - largest) <= bound
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("shape", "boundary"), [((37, 150), "periodic"), ((3, 260), "neumann"), ((50, 9), "neumann")])
+def test_a_field_is_the_same_bits_whatever_its_strips(shape, boundary, dtype):
+    """Steps all in one pass or one by one, a warp of few rows or of many."""
+    state = np.random.default_rng(0).standard_normal((2, *shape)).astype(dtype)
+    c = reference.field.Constants(Du=1.1, Dv=13.0, eps=1.4, alpha=0.7, beta=0.1, dt=0.011, dt_v=0.009)
+    found = []
+    for parts, shortest in (((7,), 16), ((1,) * 7, 16), ((3, 4), 1), ((7,), 1000)):
+        one = state.copy()
+        with shim.running(seed=1), pytest.MonkeyPatch.context() as patch:
+            patch.setattr(field, "SHORTEST", shortest)
+            largest = [field.advance(one, np.empty_like(one), steps, c, boundary) for steps in parts]
+        assert largest[-1] == abs(one).max()
+        found.append(one)
+    for other in found[1:]:
+        np.testing.assert_array_equal(found[0], other)
+
+
 def test_a_field_that_diverged_says_so():
     with shim.running():
         state = np.full((2, 9, 9), np.nan, np.float32)

@@ -12,8 +12,18 @@ from .device import current
 from .diffusion import MIRROR
 from .launcher import launch
 
-EDGE, THREADS = 40, 256  # of field.cu
-STEPS = 4  # in one pass: a square of 40 x 40 cells is left with 32 x 32
+LANES = 32  # of field.cu: a block is a warp
+STEPS = 4  # in one pass: as many as take no more time than the copy that a pass is (docs/cuda.md)
+RESIDENT = 12  # warps that a multiprocessor has room for
+SHORTEST = 16  # rows that a warp renews, at least: it loads 2 STEPS more
+
+
+def strips(rows: int, width: int, steps: int, itemsize: int) -> tuple[tuple[int, int], int]:
+    """The grid of a pass, and the rows a warp renews: all warps at once on the device, if the field is large enough."""
+    wide = 16 // itemsize
+    across = -(-width // ((LANES - 2 * -(-steps // wide)) * wide))
+    height = max(SHORTEST, -(-rows // max(1, current().processors * RESIDENT // across)))
+    return (across, -(-rows // height)), height
 
 
 def advance(state: Any, spare: Any, steps: int, constants: Constants, boundary: str) -> float:
@@ -33,13 +43,14 @@ def advance(state: Any, spare: Any, steps: int, constants: Constants, boundary: 
     before, after, left = state, spare, steps
     while left:
         now = min(left, STEPS)
-        inner = EDGE - 2 * now
-        grid = -(-width // inner), -(-rows // inner) if rows > 1 else 1
-        largest.fill(0)
+        grid, height = strips(rows, width, now, state.dtype.itemsize)
         launch(
-            "field", "advance", state.dtype, grid, THREADS,
-            (after, before, largest, rows, width, now, mirror, Du * dt, Dv * dt_v, dt, eps * dt_v, alpha, beta),
-            shared=4 * EDGE * EDGE * state.dtype.itemsize,
+            "field", "advance", state.dtype, grid, LANES,
+            (
+                after, before, largest, rows, width, height, mirror, int(now == left),
+                Du * dt, Dv * dt_v, dt, eps * dt_v, alpha, beta,
+            ),
+            STEPS=now,
         )  # fmt: skip
         before, after, left = after, before, left - now
     if before is not state:

@@ -185,13 +185,14 @@ void shim_array(uintptr_t at, size_t bytes, int constant) {
     ranges.push_back({at, at + bytes, (bool)constant, std::vector<Cell>(constant || !on ? 0 : bytes / 4 + 1)});
 }
 void shim_atomic(int begins) { atomic_now = begins; }
-// For global reads, global writes, shared reads, shared writes: requests, and sectors or passes.
+// For global reads, global writes, shared reads, shared writes: requests, and sectors or passes. A request of 8 or 16
+// bytes a lane counts as two or four, so that 4 sectors and 1 pass are the least for each size.
 void shim_profile(double* out) {
     for (int i = 0; i < 8; i++) out[i] = 0;
     for (auto& entry : requests) {
         const Request& r = entry.second;
         double* row = out + 2 * (2 * r.shared + r.write);
-        row[0]++;
+        row[0] += std::max(1, r.bytes / 4);
         row[1] += r.shared ? passes(r) : sectors(r);
     }
 }

@@ -57,6 +57,8 @@ __attribute__((noinline, no_sanitize("thread"))) void shim_gather_at(T* all, con
 #define shim_gather(all, mine) shim_gather_at(all, mine, __LINE__)
 #define __shfl_sync(mask, value, lane) shim_shuffle(mask, value, lane, __LINE__)
 #define __shfl_xor_sync(mask, value, other) shim_shuffle(mask, value, (int)shim_lane() ^ (other), __LINE__)
+#define __shfl_up_sync(mask, value, by) \
+    shim_shuffle(mask, value, (int)shim_lane() - (by) < 0 ? (int)shim_lane() : (int)shim_lane() - (by), __LINE__)
 #define __shfl_down_sync(mask, value, by) \
     shim_shuffle(mask, value, (int)shim_lane() + (by) > 31 ? (int)shim_lane() : (int)shim_lane() + (by), __LINE__)
 
@@ -76,6 +78,7 @@ template <class To, class From> inline To shim_bits(From from) {
     memcpy(&to, &from, sizeof to);
     return to;
 }
+typedef float shim_vector __attribute__((vector_size(16))); // what one instruction loads or stores
 inline int __float_as_int(float f) { return shim_bits<int>(f); }
 inline float __int_as_float(int i) { return shim_bits<float>(i); }
 inline unsigned __float_as_uint(float f) { return shim_bits<unsigned>(f); }
