@@ -5,11 +5,12 @@ import test_backends
 from cuda_twins import backend, on_cuda
 
 import eqkernel as eq
-from eqkernel import reference
+from eqkernel import cuda, reference
 from eqkernel.cuda import field as cuda_field
+from eqkernel.interop import to_host
 
 
-def dense(sizes=(33, 47, 70)):
+def dense(sizes=(33, 147, 70)):
     for verb in ("energy", "drive_post", "drive_pre", "hebbian"):
         test_backends.check_verb("dense", verb, "float32", *sizes, 1, backend())
 
@@ -60,12 +61,58 @@ def update(sizes=(7, 70, 13, 5), batch=5):
         test_backends.check_updates(on_cuda(net), kind, batch, 0, steps=1)
 
 
+TENSOR_PLANS = {
+    "even-odd": eq.Schedule("drawn", 0.5, 1, 1, "even-odd", "difference", "frozen", None),
+    "synchronous": eq.Schedule("drawn", 0.5, 2, 2, "synchronous", "mean-difference", "frozen", None),
+    "sweep": eq.Schedule("drawn", 1.0, 2, 1, "sweep", "mean-difference", "frozen", None),
+    "plus-minus": eq.Schedule("drawn", 0.5, 2, 1, "synchronous", "plus-minus", "live", None),
+}
+
+
+def tensor(sizes=(7, 70, 13, 5), batch=5, plans=tuple(TENSOR_PLANS), names=("tf32", "bf16")):
+    """Weights and states of so few bits that nothing is rounded: tensor cores give what layer.cu gives, to the bit."""
+    before, cuda.LARGEST = cuda.LARGEST, -1
+    try:
+        _tensor(sizes, batch, plans, names)
+    finally:
+        cuda.LARGEST = before
+        cuda.set_precision("float32")
+
+
+def _tensor(sizes, batch, plans, names):
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 2, (batch, sizes[0])), rng.integers(0, 2, (batch, sizes[-1]))
+    for plan in map(TENSOR_PLANS.get, plans):
+        net = eq.Network.recurrent(
+            *sizes, neuron="hard-sigmoid", cost="squared-error", bound=1e6, schedule=plan, backend="cpu"
+        )
+        for w in net.parameters:
+            w[...] = 0.5 * rng.integers(-1, 2, w.shape) * (rng.random(w.shape) < 4 / w.shape[-1])
+            if w.ndim == 2 and w.shape[0] == w.shape[1]:
+                w[...] = np.triu(w, 1) + np.triu(w, 1).T
+        found = []
+        for name in ("float32", *names):
+            cuda.set_precision(name)
+            there = on_cuda(net)
+            for _ in range(2):  # launch by launch, and recorded
+                free = eq.free_phase(there, x, reuse=True)
+                nudged = eq.nudged_phase(there, free, y, 0.25, reuse=True)
+            found.append(
+                [*map(to_host, (*free.state, *nudged.mean, *nudged.difference)), free.residual, nudged.residual]
+            )
+        assert all(np.ptp(state) > 0 for state in found[0][1 : len(sizes)])
+        for other in found[1:]:
+            for one, two in zip(found[0], other, strict=True):
+                np.testing.assert_array_equal(one, two)
+
+
 # Sizes in whole lines of memory, where what a kernel makes of memory is its own doing.
 REGULAR = {
     "dense": ((64, 128, 64),), "neurons": (64,), "diffusion": ((2, 32, 32),), "field": ((32, 512),),
     "settle": ((16, 64, 32, 16), 8), "update": ((16, 64, 32, 16), 8),
+    "tensor": ((64, 64, 128, 64), 32, ("synchronous",)),
 }  # fmt: skip
-CASES = {case.__name__: case for case in (dense, neurons, diffusion, field, settle, update)}
+CASES = {case.__name__: case for case in (dense, neurons, diffusion, field, settle, update, tensor)}
 
 
 if __name__ == "__main__":  # on a GPU, for compute-sanitizer

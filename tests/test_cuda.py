@@ -14,10 +14,11 @@ from cuda_twins import backend, on_cuda
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle import cosine, relative_error
+from shim.stand_in import StandIn
 
 import eqkernel as eq
 from eqkernel import reference
-from eqkernel.cuda import device, field
+from eqkernel.cuda import device, field, products
 from eqkernel.interop import to_host
 
 pytestmark = shim.needed
@@ -40,6 +41,38 @@ def test_verbs(stem, verb, dtype, order):
     with shim.running(seed=order):
         for shape in SHAPES:
             test_backends.check_verb(stem, verb, dtype, *shape, order, backend())
+
+
+@shim.shim_only
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("sizes", [(37, 150, 141), (137, 148, 36)], ids=str)
+def test_a_product_is_the_same_bits_whatever_its_tile(sizes, dtype, monkeypatch):
+    """Every tile, with and without asynchronous copies; rows that are multiples of 16 bytes, and rows that are not."""
+    (batch, n_pre, n_post), rng, found = sizes, np.random.default_rng(0), []
+    pre, post, weight = (
+        rng.standard_normal(shape).astype(dtype) for shape in ((batch, n_pre), (batch, n_post), (n_post, n_pre))
+    )
+    for tile, threads in products.THREADS.items():
+        if tile * weight.itemsize > 512:
+            continue
+        monkeypatch.setattr(products, "THREADS", {tile: threads})
+        for capability in (75, 90):
+            monkeypatch.setattr(StandIn, "capability", capability)
+            with shim.running(seed=tile):
+                verbs = backend().dense
+                outs = [np.zeros_like(array) for array in (post, pre, weight)]
+                verbs.drive_post(outs[0], pre, weight)
+                verbs.drive_pre(outs[1], post, weight)
+                verbs.hebbian(outs[2], pre, post, 0.5)
+                found.append(outs)
+    assert len(found) >= 4
+    a, b, w = (array.astype(float) for array in (pre, post, weight))
+    sums = [lambda a, b, w: a @ w.T, lambda a, b, w: b @ w, lambda a, b, w: 0.5 * b.T @ a]
+    for out, total in zip(found[0], sums, strict=True):
+        test_backends.within(out, total(a, b, w), gamma(max(sizes) + 2, dtype) * total(abs(a), abs(b), abs(w)))
+    for other in found[1:]:
+        for one, two in zip(found[0], other, strict=True):
+            np.testing.assert_array_equal(one, two)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

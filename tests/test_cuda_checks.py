@@ -32,15 +32,21 @@ def test_no_kernel_breaks_a_rule(case, order):
 RACE = "race on shared|nobody has written"
 # what, case, old and new text of the kernels, what the checker says
 BUGS = [
-    ("missing barrier after a tile is loaded", "dense", "__syncthreads(); // the tile is whole", "", RACE),
-    ("missing barrier before it is loaded again", "dense", "__syncthreads(); // and used", "//", RACE),
+    ("missing barrier after a stage is loaded", "dense", "__syncthreads(); // stage `now` is whole", "//", RACE),
+    ("copies that are not waited for", "dense", "wait_for_copies<STAGES - 2>();", "", RACE),
+    ("copies that are waited for too late", "dense", "wait_for_copies<STAGES - 2>();", "wait_for_copies<STAGES - 1>();",
+     RACE),
+    ("missing barrier before the next product", "update", "__syncthreads(); // all stages are used", "//", RACE),
     ("missing barrier between refresh and relaxation", "settle",
      "        if (down && layer < t.top) refresh_down(t, channel, layer, gamma);\n    }\n    __syncthreads();",
      "        if (down && layer < t.top) refresh_down(t, channel, layer, gamma);\n    }\n", RACE),
     ("missing barrier after the last lateral drive", "settle", "    __syncthreads();\n    return total;",
      "    return total;", RACE),
-    ("out-of-bounds load", "dense", "first + i < A.rows && from + k < to ?", "from + k < to ?", "out of bounds"),
-    ("out-of-bounds store", "dense", "if (i < rows && j < columns) out", "if (j < columns) out", "out of bounds"),
+    ("out-of-bounds load", "dense", "return first + row(n) < A.rows && from", "return from", "out of bounds"),
+    ("out-of-bounds store", "dense", "i < rows ? max(0, min(WIDE, columns - j)) : 0",
+     "max(0, min(WIDE, columns - j))", "out of bounds"),
+    ("16 bytes where they are not aligned", "dense", "columns % WIDE == 0};", "true};",
+     "not a multiple of 16|out of bounds"),
     ("out of the shared memory that was asked for", "settle", "flat(target_of(t) + of(t, t.last, SIZE))",
      "flat(target_of(t) + of(t, t.last, SIZE) + 1)", "out of bounds.*dynamic shared"),
     ("divergent barrier", "diffusion", "if (lane == 0) parts[warp] = part;\n    __syncthreads();",
@@ -55,6 +61,15 @@ BUGS = [
      "    if (lane < 16) highest = warp_max(highest);", "a warp meets at lines"),
     ("write through a pointer to const", "neurons", "out[i] = rate_of(drive[i], neuron);",
      "((real*)drive)[i] = out[i] = rate_of(drive[i], neuron);", "pointer to const"),
+    ("copies for tensor cores that are waited for too late", "tensor", "wait_for_copies<STAGES - 2>();",
+     "wait_for_copies<STAGES - 1>();", RACE),
+    ("missing barrier after a stage for tensor cores", "tensor", "__syncthreads(); // stage `now` is whole", "//",
+     RACE),
+    ("missing barrier before the result takes the stages' place", "tensor", "__syncthreads(); // the stages are used",
+     "//", RACE),
+    ("missing barrier after the result is written", "tensor", "__syncthreads(); // the result is whole", "//", RACE),
+    ("rows of a state that are not there", "tensor", "c * CHUNK, top + i < rows);", "c * CHUNK, true);",
+     "out of bounds"),
 ]  # fmt: skip
 
 
@@ -153,7 +168,8 @@ EXCUSED = {
 
 def test_memory_is_used_well(profile):
     kernels = {"drive_post", "drive_pre", "hebbian", "energy", "rate", "relax", "difference", "softmax", "drive",
-               "correlate", "advance", "free_tiles", "nudged_tiles", "update"}  # fmt: skip
+               "correlate", "advance", "free_tiles", "nudged_tiles", "update", "relax_layer", "relax_layers",
+               "round_rows"}  # fmt: skip
     assert set(profile) == kernels
     for kernel, counts in profile.items():
         for (what, most), (requests, passes) in zip(CEILINGS.items(), counts, strict=True):

@@ -9,30 +9,33 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from shim import build, nvrtc
 
+from eqkernel.cuda import tensor
 from eqkernel.cuda.launcher import HERE, text_of
+from eqkernel.cuda.products import THREADS as THREADS_OF
 from eqkernel.geometry import conv_geometry
 
 pytestmark = pytest.mark.skipif(
     nvrtc.library() is None, reason="needs NVRTC: pip install nvidia-cuda-nvrtc (Linux x86-64)"
 )
 ARCHITECTURES = ("75", "80", "90", "100")
-STEMS = sorted(path.stem for path in HERE.glob("*.cu"))
+STEMS = sorted(path.stem for path in HERE.glob("*.cu") if path.stem != "tensor")  # which needs sm_80
 # The second of two convolutions of MNIST: 12 x 12 x 16 through 5 x 5 kernels, stride 2, and pooled.
 GEOMETRY = conv_geometry("it", (12, 12, 16), (2, 2, 32), 5, 2, 2, "max", 3)
+TILES = tuple((("TILE", tile), ("GEMM_THREADS", threads)) for tile, threads in THREADS_OF.items())
 DEFINES = {
     "fused": (("LANES", 4),),
-    "layer": (("PRECISION", 0),),
     "field": (("STEPS", 4),),
-    "conv": tuple(sorted((field.upper(), value) for field, value in GEOMETRY._asdict().items())),
-}
+    "dense": TILES[1], "hebbian": TILES[1], "layer": TILES[1],
+    "conv": (*TILES[1], *((field.upper(), value) for field, value in GEOMETRY._asdict().items())),
+}  # fmt: skip
 # float32: kernel -> most registers, least share of a multiprocessor's warps that can be resident
 CEILINGS = {
     "advance": (160, 0.1875),
-    "energy": (64, 1.0), "drive_post": (64, 0.5), "drive_pre": (64, 0.5), "hebbian": (64, 0.5),
+    "energy": (64, 1.0), "drive_post": (128, 0.25), "drive_pre": (128, 0.25), "hebbian": (128, 0.25),
     "rate": (32, 1.0), "relax": (32, 1.0), "difference": (32, 1.0), "softmax": (48, 0.75),
-    "drive": (40, 1.0), "correlate": (40, 1.0), "update": (80, 0.375),
+    "drive": (40, 1.0), "correlate": (40, 1.0), "update": (128, 0.25),
     "free_tiles": (128, 0.25), "nudged_tiles": (128, 0.25),
-    "convolve": (64, 0.5), "conv.drive_pre": (64, 0.5), "trace_parts": (64, 0.5), "gather": (40, 1.0),
+    "convolve": (128, 0.25), "conv.drive_pre": (128, 0.25), "trace_parts": (128, 0.25), "gather": (40, 1.0),
     "pool": (40, 1.0), "choose": (40, 1.0), "relax_layer": (128, 0.25),
 }  # fmt: skip
 THREADS = {"advance": 32}  # a block; others have 256
@@ -44,22 +47,31 @@ DYNAMIC = {"free_tiles": 51_000, "nudged_tiles": 51_000}
 @pytest.fixture(scope="module")
 def needs():
     """(stem, architecture) -> what its kernels need, float32; and of the largest float64 on sm_90, (stem, "double")."""
-    jobs = {(stem, arch): ("float32", arch) for stem in STEMS for arch in ARCHITECTURES}
-    jobs |= {(stem, "double"): ("float64", "90") for stem in ("fused", "hebbian")}  # the largest
+    jobs = {(stem, arch): ("float32", DEFINES.get(stem, ()), arch) for stem in STEMS for arch in ARCHITECTURES}
+    for tile in (TILES[0], TILES[2]):
+        jobs |= {(stem, f"80, tile {tile[0][1]}"): ("float32", tile, "80") for stem in ("dense", "hebbian", "layer")}
+    jobs |= {(stem, "double"): ("float64", DEFINES[stem], "90") for stem in ("fused", "hebbian")}  # the largest
     with ThreadPoolExecutor(2) as pool:
         done = {
-            key: pool.submit(nvrtc.compile, text_of(key[0], dtype, DEFINES.get(key[0], ())), arch)
-            for key, (dtype, arch) in jobs.items()
+            key: pool.submit(nvrtc.compile, text_of(key[0], dtype, defines), arch)
+            for key, (dtype, defines, arch) in jobs.items()
         }
         return {key: future.result() for key, future in done.items()}
 
 
-@pytest.mark.parametrize("arch", ["80", "100"])
-@pytest.mark.parametrize("precision", [1, 2], ids=["tf32", "bf16"])
-def test_tensor_cores(precision, arch):
-    """The text with its PTX compiles where there are such cores, and is no larger than that without."""
-    need = nvrtc.compile(text_of("layer", "float32", (("PRECISION", precision),)), arch)["relax_layer"]
-    assert need.spills == need.stack == 0 and need.registers <= 112 and need.occupancy(arch, 256) >= 0.25
+@pytest.mark.parametrize(
+    ("arch", "code", "tile"),
+    [*(("90", 2, tile) for tile in tensor.TILES), ("80", 1, tensor.TILES[0]), ("100", 2, tensor.TILES[0])],
+    ids=str,
+)
+def test_tensor_cores(arch, code, tile):
+    """The text with its PTX spills nothing; as many blocks of each tile fit a multiprocessor as was counted on."""
+    kernels = nvrtc.compile(text_of("tensor", "float32", tuple(tensor.defines_of(tile, code).items())), arch)
+    assert set(kernels) == {"relax_layers", "round_rows"}
+    for need in kernels.values():
+        assert need.spills == need.stack == 0
+    assert kernels["relax_layers"].occupancy(arch, 256, tile.shared) >= tile.blocks * 8 / 64
+    assert kernels["round_rows"].occupancy(arch, 256) == 1
 
 
 @pytest.mark.parametrize("stem", STEMS)

@@ -4,6 +4,7 @@ Small networks are made to take the path of large ones. What a graph records the
 capturing allows neither allocation nor a copy to the host.
 """
 
+import cuda_cases
 import numpy as np
 import pytest
 import shim
@@ -18,7 +19,7 @@ from oracle import cosine
 import eqkernel as eq
 from eqkernel import cuda
 from eqkernel.cpu.plan import dense_plan_of
-from eqkernel.cuda import device, precision
+from eqkernel.cuda import device, precision, tensor
 from eqkernel.cuda.layerwise import Layerwise
 
 pytestmark = shim.needed
@@ -146,6 +147,16 @@ def test_a_product_is_that_of_rounded_factors(shape, name):
         cuda.set_precision(name)
         found = eq.free_phase(on_cuda(net), x).output
     test_backends.within(found, a @ b.T, gamma(n + 4, "float32") * (abs(a) @ abs(b).T))
+
+
+@shim.shim_only
+@pytest.mark.parametrize("plan", ["synchronous", "sweep"])
+@pytest.mark.parametrize("tile", tensor.TILES, ids=str)
+def test_tensor_cores_give_the_bits_of_the_float_kernels(tile, plan, monkeypatch):
+    """Where nothing is rounded; more rows, columns and stages than a tile has, none of them whole."""
+    monkeypatch.setattr(tensor, "TILES", (tile,))
+    with shim.running():
+        cuda_cases.tensor((20, 150, 140, 10), 70, (plan,))
 
 
 @pytest.mark.parametrize(("neuron", "least"), [("tanh", 0.9999), ("hard-sigmoid", 0.997)])

@@ -13,6 +13,7 @@
 
 // What a tap, (u, v) and channel c, sees at a place (b, i, j) of the map: element (place, tap), 0 outside pre's map.
 struct Patches {
+    static constexpr bool IN_MEMORY = false; // but 0 beyond its edges
     const real* pre;
     int rows;
     __device__ __forceinline__ bool along_depth() const { return true; }
@@ -27,6 +28,7 @@ struct Patches {
 
 // The same with the taps for rows: element (tap, place)
 struct Turned {
+    static constexpr bool IN_MEMORY = false;
     Patches patches;
     int rows;
     __device__ __forceinline__ bool along_depth() const { return false; }
@@ -47,6 +49,7 @@ __device__ __forceinline__ real unpooled(const real* post, const int* winners, i
 
 // The same as a matrix: element (channel, place)
 struct Unpooled {
+    static constexpr bool IN_MEMORY = false;
     const real* post;
     const int* winners;
     int rows;
@@ -58,6 +61,7 @@ struct Unpooled {
 
 // What neuron y of pre hears: tap (u, v) of channel o reaches it from map position (y + padding - u) / stride, if whole.
 struct Echoes {
+    static constexpr bool IN_MEMORY = false;
     const real* post;
     const int* winners;
     int rows;
@@ -73,6 +77,7 @@ struct Echoes {
 
 // The kernel as the partner of Echoes: element (c, (tap, o)) = K[o, tap, c]
 struct Flipped {
+    static constexpr bool IN_MEMORY = false;
     const real* weight;
     int rows;
     __device__ __forceinline__ bool along_depth() const { return false; }
@@ -82,27 +87,27 @@ struct Flipped {
 };
 
 // map (batch, places, C_out) += K * pre
-extern "C" __global__ void __launch_bounds__(GEMM_THREADS)
+extern "C" __global__ void __launch_bounds__(GEMM_THREADS, GEMM_BLOCKS)
 convolve(real* map, const real* pre, const real* weight, int batch) {
-    real sum[PART][PART] = {};
+    real sum[PART_ROWS][PART_COLUMNS] = {};
     const Matrix K = {weight, POST_CHANNELS, TAPS * PRE_CHANNELS, 1};
     multiply(sum, Patches{pre, batch * PLACES}, K, blockIdx.x * TILE, blockIdx.y * TILE, TAPS * PRE_CHANNELS);
     add(map, sum, blockIdx.x * TILE, blockIdx.y * TILE, batch * PLACES, POST_CHANNELS, (real)1);
 }
 
 // drive (batch, n_pre) += K^T P^T post
-extern "C" __global__ void __launch_bounds__(GEMM_THREADS)
+extern "C" __global__ void __launch_bounds__(GEMM_THREADS, GEMM_BLOCKS)
 drive_pre(real* drive, const real* post, const real* weight, const int* winners, int batch) {
-    real sum[PART][PART] = {};
+    real sum[PART_ROWS][PART_COLUMNS] = {};
     const int rows = batch * PRE_HEIGHT * PRE_WIDTH, depth = TAPS * POST_CHANNELS;
     multiply(sum, Echoes{post, winners, rows}, Flipped{weight, PRE_CHANNELS}, blockIdx.x * TILE, blockIdx.y * TILE, depth);
     add(drive, sum, blockIdx.x * TILE, blockIdx.y * TILE, rows, PRE_CHANNELS, (real)1);
 }
 
 // parts (splits, C_out, taps C_in) += sums of P^T post times patches over a share of the places of all samples each
-extern "C" __global__ void __launch_bounds__(GEMM_THREADS)
+extern "C" __global__ void __launch_bounds__(GEMM_THREADS, GEMM_BLOCKS)
 trace_parts(real* parts, const real* pre, const real* post, const int* winners, int batch, int share) {
-    real sum[PART][PART] = {};
+    real sum[PART_ROWS][PART_COLUMNS] = {};
     const int top = blockIdx.y * TILE, left = blockIdx.x * TILE, columns = TAPS * PRE_CHANNELS;
     const int from = blockIdx.z * share, to = min(from + share, batch * PLACES);
     multiply(sum, Unpooled{post, winners, POST_CHANNELS}, Turned{{pre, 0}, columns}, top, left, to, from);

@@ -13,8 +13,8 @@ from ..geometry import MAX, NONE, ConvGeometry
 from .checks import check
 from .device import current
 from .launcher import across, launch
+from .products import Product, product
 
-TILE, GEMM_THREADS = 64, 256  # of gemm.cuh
 SHARE = 256  # places of the map, at least, that a block sums into a trace
 
 
@@ -35,15 +35,15 @@ def drive_post(drive: Any, pre: Any, weight: Any, geometry: ConvGeometry, winner
         return
     map_ = _map(pre, weight, geometry)
     arguments = drive, map_, _indices(winners, geometry, batch), batch
-    _launch("pool", drive.dtype, across(drive.size), arguments, geometry)
+    _each("pool", drive.dtype, drive.size, arguments, geometry)
 
 
 def drive_pre(drive: Any, post: Any, weight: Any, geometry: ConvGeometry, winners: Any) -> None:
     """drive += K^T P^T post."""
     batch, g = len(drive), geometry
     check(drive, (batch, g.n_pre), (post, (batch, g.n_post)), (weight, g.weight_shape))
-    grid = _tiles(batch * g.pre_height * g.pre_width), _tiles(g.pre_channels)
-    _launch("drive_pre", drive.dtype, grid, (drive, post, weight, _indices(winners, g, batch), batch), g)
+    how = product(batch * g.pre_height * g.pre_width, g.pre_channels, drive.dtype)
+    _launch("drive_pre", drive.dtype, how, how.grid[::-1], (drive, post, weight, _indices(winners, g, batch), batch), g)
 
 
 def hebbian(trace: Any, pre: Any, post: Any, scale: float, geometry: ConvGeometry, winners: Any) -> None:
@@ -51,26 +51,26 @@ def hebbian(trace: Any, pre: Any, post: Any, scale: float, geometry: ConvGeometr
     batch, g = len(pre), geometry
     check(trace, g.weight_shape, (pre, (batch, g.n_pre)), (post, (batch, g.n_post)))
     places, n = batch * g.map_height * g.map_width, trace.size
-    tiles = _tiles(n // g.post_channels), _tiles(g.post_channels)
-    splits = max(1, min(2 * current().processors // (tiles[0] * tiles[1]), places // SHARE))
+    how = product(g.post_channels, n // g.post_channels, trace.dtype, -(-places // SHARE))
+    splits = max(1, min(2 * current().processors // (how.grid[0] * how.grid[1]), places // SHARE))
     share = -(-places // splits)
     parts = current().arrays.zeros((splits, n), trace.dtype)
     arguments = parts, pre, post, _indices(winners, g, batch), batch, share
-    _launch("trace_parts", trace.dtype, (*tiles, splits), arguments, g)
-    _launch("gather", trace.dtype, across(n), (trace, parts, float(scale), n, splits), g)
+    _launch("trace_parts", trace.dtype, how, (*how.grid, splits), arguments, g)
+    _each("gather", trace.dtype, n, (trace, parts, float(scale), n, splits), g)
 
 
 def choose(winners: Any, pre: Any, weight: Any, geometry: ConvGeometry) -> None:
     """winners = the place in each window where K * pre is largest, the first of equals."""
     batch = len(winners)
     map_ = _map(pre, weight, geometry)
-    _launch("choose", pre.dtype, across(winners.size), (_indices(winners, geometry, batch), map_, batch), geometry)
+    _each("choose", pre.dtype, winners.size, (_indices(winners, geometry, batch), map_, batch), geometry)
 
 
 def _convolve(map_: Any, pre: Any, weight: Any, geometry: ConvGeometry) -> None:
     batch = len(pre)
-    grid = _tiles(batch * geometry.map_height * geometry.map_width), _tiles(geometry.post_channels)
-    _launch("convolve", map_.dtype, grid, (map_, pre, weight, batch), geometry)
+    how = product(batch * geometry.map_height * geometry.map_width, geometry.post_channels, map_.dtype)
+    _launch("convolve", map_.dtype, how, how.grid[::-1], (map_, pre, weight, batch), geometry)
 
 
 def _map(pre: Any, weight: Any, geometry: ConvGeometry) -> Any:
@@ -90,10 +90,12 @@ def _indices(winners: Any, geometry: ConvGeometry, batch: int) -> Any:
     return winners
 
 
-def _tiles(n: int) -> int:
-    return -(-n // TILE)
+def _each(name: str, dtype: Any, n: int, arguments: Any, geometry: ConvGeometry) -> None:
+    """A kernel of one thread an element; the constants of a product are those of the smallest."""
+    how = product(1, 1, dtype)
+    _launch(name, dtype, how._replace(threads=256), across(n), arguments, geometry)
 
 
-def _launch(name: str, dtype: Any, grid: tuple[int, ...], arguments: Any, geometry: ConvGeometry) -> None:
-    defines = {field.upper(): value for field, value in geometry._asdict().items()}
-    launch("conv", name, dtype, grid, GEMM_THREADS, arguments, **defines)
+def _launch(name: str, dtype: Any, how: Product, grid: tuple[int, ...], arguments: Any, geometry: ConvGeometry) -> None:
+    defines = {field.upper(): value for field, value in geometry._asdict().items()} | how.defines
+    launch("conv", name, dtype, grid, how.threads, arguments, **defines)

@@ -5,28 +5,28 @@
 #include "gemm.cuh"
 
 // drive (batch, n_post) += scale * pre W^T: dPhi/dpost
-extern "C" __global__ void __launch_bounds__(GEMM_THREADS)
+extern "C" __global__ void __launch_bounds__(GEMM_THREADS, GEMM_BLOCKS)
 drive_post(real* drive, const real* pre, const real* weight, real scale, int batch, int n_pre, int n_post) {
     const int top = blockIdx.y * TILE, left = blockIdx.x * TILE;
-    real sum[PART][PART] = {};
+    real sum[PART_ROWS][PART_COLUMNS] = {};
     multiply(sum, Matrix{pre, batch, n_pre, 1}, Matrix{weight, n_post, n_pre, 1}, top, left, n_pre);
     add(drive, sum, top, left, batch, n_post, scale);
 }
 
 // drive (batch, n_pre) += scale * post W: dPhi/dpre
-extern "C" __global__ void __launch_bounds__(GEMM_THREADS)
+extern "C" __global__ void __launch_bounds__(GEMM_THREADS, GEMM_BLOCKS)
 drive_pre(real* drive, const real* post, const real* weight, real scale, int batch, int n_pre, int n_post) {
     const int top = blockIdx.y * TILE, left = blockIdx.x * TILE;
-    real sum[PART][PART] = {};
+    real sum[PART_ROWS][PART_COLUMNS] = {};
     multiply(sum, Matrix{post, batch, n_post, 1}, Matrix{weight, n_pre, 1, n_pre}, top, left, n_post);
     add(drive, sum, top, left, batch, n_pre, scale);
 }
 
 // trace (n_post, n_pre) += scale * post^T pre: sum_B dPhi/dW
-extern "C" __global__ void __launch_bounds__(GEMM_THREADS)
+extern "C" __global__ void __launch_bounds__(GEMM_THREADS, GEMM_BLOCKS)
 hebbian(real* trace, const real* pre, const real* post, real scale, int batch, int n_pre, int n_post) {
     const int top = blockIdx.y * TILE, left = blockIdx.x * TILE;
-    real sum[PART][PART] = {};
+    real sum[PART_ROWS][PART_COLUMNS] = {};
     multiply(sum, Matrix{post, n_post, 1, n_post}, Matrix{pre, n_pre, 1, n_pre}, top, left, batch);
     add(trace, sum, top, left, n_post, n_pre, scale);
 }

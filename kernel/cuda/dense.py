@@ -9,13 +9,7 @@ from typing import Any
 
 from .checks import check
 from .launcher import launch
-
-TILE, GEMM_THREADS = 64, 256  # of gemm.cuh
-
-
-def tiles(rows: int, columns: int) -> tuple[int, int]:
-    """The grid of a matrix product whose result is (rows, columns)."""
-    return -(-columns // TILE), -(-rows // TILE)
+from .products import product
 
 
 def energy(energy: Any, pre: Any, post: Any, weight: Any) -> None:
@@ -38,7 +32,8 @@ def hebbian(trace: Any, pre: Any, post: Any, scale: float) -> None:
     (n_post, n_pre), batch = trace.shape, len(pre)
     check(trace, trace.shape, (pre, (batch, n_pre)), (post, (batch, n_post)))
     arguments = trace, pre, post, float(scale), batch, n_pre, n_post
-    launch("dense", "hebbian", trace.dtype, tiles(n_post, n_pre), GEMM_THREADS, arguments)
+    how = product(n_post, n_pre, trace.dtype)
+    launch("dense", "hebbian", trace.dtype, how.grid, how.threads, arguments, **how.defines)
 
 
 def scaled_energy(energy: Any, pre: Any, post: Any, weight: Any, scale: float) -> None:
@@ -46,7 +41,8 @@ def scaled_energy(energy: Any, pre: Any, post: Any, weight: Any, scale: float) -
     (n_post, n_pre), batch = weight.shape, len(energy)
     check(energy, (batch,), (pre, (batch, n_pre)), (post, (batch, n_post)), (weight, weight.shape))
     arguments = energy, pre, post, weight, scale, batch, n_pre, n_post
-    launch("dense", "energy", energy.dtype, (-(-batch * 32 // 256),), 256, arguments)
+    any_tile = product(1, 1, energy.dtype).defines
+    launch("dense", "energy", energy.dtype, (-(-batch * 32 // 256),), 256, arguments, **any_tile)
 
 
 def scaled_drive_post(drive: Any, pre: Any, weight: Any, scale: float) -> None:
@@ -54,7 +50,8 @@ def scaled_drive_post(drive: Any, pre: Any, weight: Any, scale: float) -> None:
     (n_post, n_pre), batch = weight.shape, len(drive)
     check(drive, (batch, n_post), (pre, (batch, n_pre)), (weight, weight.shape))
     arguments = drive, pre, weight, scale, batch, n_pre, n_post
-    launch("dense", "drive_post", drive.dtype, tiles(batch, n_post), GEMM_THREADS, arguments)
+    how = product(batch, n_post, drive.dtype)
+    launch("dense", "drive_post", drive.dtype, how.grid, how.threads, arguments, **how.defines)
 
 
 def scaled_drive_pre(drive: Any, post: Any, weight: Any, scale: float) -> None:
@@ -62,4 +59,5 @@ def scaled_drive_pre(drive: Any, post: Any, weight: Any, scale: float) -> None:
     (n_post, n_pre), batch = weight.shape, len(drive)
     check(drive, (batch, n_pre), (post, (batch, n_post)), (weight, weight.shape))
     arguments = drive, post, weight, scale, batch, n_pre, n_post
-    launch("dense", "drive_pre", drive.dtype, tiles(batch, n_pre), GEMM_THREADS, arguments)
+    how = product(batch, n_pre, drive.dtype)
+    launch("dense", "drive_pre", drive.dtype, how.grid, how.threads, arguments, **how.defines)

@@ -18,38 +18,56 @@ struct Rule { // as Optimiser.hyper() gives it; decay is decoupled and spares bi
     real rate, decay, hyper[7];
 };
 
-// One step of the optimiser on theta[at], given its gradient.
-__device__ __forceinline__ void learn(real* theta, real* first, real* second, int at, real gradient, real decay, const Rule& o) {
-    const real kept = ((real)1 - o.rate * decay) * theta[at];
+// One step of the optimiser on a weight and its moments, given its gradient.
+__device__ __forceinline__ void learn(real& theta, real& first, real& second, real gradient, real decay, const Rule& o) {
+    const real kept = ((real)1 - o.rate * decay) * theta;
     if (o.rule == GRADIENT) {
-        theta[at] = gradient;
+        theta = gradient;
     } else if (o.rule == SGD) {
-        theta[at] = kept - o.rate * gradient;
+        theta = kept - o.rate * gradient;
     } else if (o.rule == MOMENTUM) {
-        const real velocity = o.hyper[0] * first[at] + gradient;
-        first[at] = velocity;
-        theta[at] = kept - o.rate * velocity;
+        first = o.hyper[0] * first + gradient;
+        theta = kept - o.rate * first;
     } else { // Adam
-        const real mean = o.hyper[0] * first[at] + o.hyper[1] * gradient;
-        const real square = o.hyper[2] * second[at] + o.hyper[3] * gradient * gradient;
-        first[at] = mean;
-        second[at] = square;
-        theta[at] = kept - o.rate * (o.hyper[5] * mean / (sqrt(o.hyper[6] * square) + o.hyper[4]));
+        first = o.hyper[0] * first + o.hyper[1] * gradient;
+        second = o.hyper[2] * second + o.hyper[3] * gradient * gradient;
+        theta = kept - o.rate * (o.hyper[5] * first / (sqrt(o.hyper[6] * second) + o.hyper[4]));
     }
 }
 
+// The same of `count` weights from `at` on
+__device__ __forceinline__ void
+learn_some(real* theta, real* first, real* second, int at, const real* sum, int count, bool together, real scale, real decay,
+           const Rule& o) {
+    const bool velocity = o.rule == MOMENTUM || o.rule == ADAM;
+    Vector weight = load_some(theta + at, count, together), one = {}, two = {};
+    if (velocity) one = load_some(first + at, count, together);
+    if (o.rule == ADAM) two = load_some(second + at, count, together);
+#pragma unroll
+    for (int w = 0; w < WIDE; w++) learn(weight.of[w], one.of[w], two.of[w], scale * sum[w], decay, o);
+    store_some(theta + at, weight, count, together);
+    if (velocity) store_some(first + at, one, count, together);
+    if (o.rule == ADAM) store_some(second + at, two, count, together);
+}
+
+__device__ const real OF_BIAS[2] = {0, 1};
+
 // pre (batch, n) and one more input, `value` in every sample
 struct WithBias {
+    static constexpr bool IN_MEMORY = true;
     const real* pre;
-    int n, rows;
-    real value;
+    int n, rows, value;
     __device__ __forceinline__ bool along_depth() const { return false; }
-    __device__ __forceinline__ real at(int i, int k) const { return i < n ? pre[(long long)k * n + i] : value; }
+    __device__ __forceinline__ const real* where(int i, int k) const {
+        return i < n ? pre + (long long)k * n + i : OF_BIAS + value;
+    }
+    __device__ __forceinline__ long long apart(int i, int, int dk) const { return i < n ? (long long)dk * n : 0; }
+    __device__ __forceinline__ real at(int i, int k) const { return *where(i, k); }
 };
 
 // x (batch, n_0); mean and difference hold blocks (batch, n_l) of layers 1..L. With rule GRADIENT theta receives the
 // gradient. The grid is (tiles across, tiles down, matrices) of the largest matrix.
-extern "C" __global__ void __launch_bounds__(GEMM_THREADS, 2)
+extern "C" __global__ void __launch_bounds__(GEMM_THREADS, GEMM_BLOCKS)
 update(const int* table, const real* scales, real* theta, real* first, real* second, const real* x, const real* mean,
        const real* difference, int batch, int rule, real rate, real decay,
        real h0, real h1, real h2, real h3, real h4, real h5, real h6) {
@@ -57,23 +75,27 @@ update(const int* table, const real* scales, real* theta, real* first, real* sec
     const int n_pre = row[N_PRE], n_post = row[N_POST], top = blockIdx.y * TILE, left = blockIdx.x * TILE;
     const bool biased = row[BIAS] >= 0;
     if (top >= n_post || left >= n_pre + biased) return;
-    real sum[PART][PART] = {};
+    real sum[PART_ROWS][PART_COLUMNS] = {};
     for (int half = 0; half <= row[BOTH]; half++) {
         const real* post = half ? mean : difference;
         const real* pre = row[PRE] < 0 ? x : (half ? difference : mean) + (long long)batch * row[PRE];
         multiply(sum, Matrix{post + (long long)batch * row[POST], n_post, 1, n_post},
-                 WithBias{pre, n_pre, n_pre + biased, (real)!half}, top, left, batch);
+                 WithBias{pre, n_pre, n_pre + biased, !half}, top, left, batch);
     }
 
     const Rule o = {rule, rate, decay, {h0, h1, h2, h3, h4, h5, h6}};
     const real scale = scales[row[SCALE]];
 #pragma unroll
-    for (int r = 0; r < PART; r++)
+    for (int r = 0; r < PART_ROWS; r++)
 #pragma unroll
-        for (int c = 0; c < PART; c++) {
-            const int i = top + threadIdx.x / SIDE + SIDE * r, j = left + threadIdx.x % SIDE + SIDE * c;
-            if (i >= n_post) continue;
-            if (j < n_pre) learn(theta, first, second, row[WEIGHT] + i * n_pre + j, scale * sum[r][c], decay, o);
-            else if (biased && j == n_pre) learn(theta, first, second, row[BIAS] + i, scale * sum[r][c], 0, o);
+        for (int c = 0; c < PART_COLUMNS; c += WIDE) {
+            const Piece p = piece(top + row_of(r), left + column_of(c), n_post, n_pre);
+            if (p.count > 0)
+                learn_some(theta, first, second, row[WEIGHT] + p.at, &sum[r][c], p.count, p.together, scale, decay, o);
+            if (!biased || p.i >= n_post) continue;
+#pragma unroll
+            for (int w = 0; w < WIDE; w++)
+                if (p.j + w == n_pre)
+                    learn_some(theta, first, second, row[BIAS] + p.i, &sum[r][c + w], 1, false, scale, 0, o);
         }
 }

@@ -17,6 +17,7 @@ from ..schedules import FORMS, NUDGES, ORDERS, Schedule
 from . import dense
 from .device import current
 from .launcher import launch
+from .products import Product, product
 
 if TYPE_CHECKING:
     from ..network import Network
@@ -25,7 +26,6 @@ Settled = tuple[int, float, float]
 THREADS = 256  # of fused.cu
 SECTIONS = 3  # of a channel: state, up, down
 LANES = (4, 2, 1)  # samples of a tile: many spare reads of weights, few fill more multiprocessors
-TILE = dense.TILE
 
 
 class Workspace:
@@ -69,7 +69,7 @@ class Layered:
         later = [at for at, c in zip(network.offsets, network.connections, strict=True) if c.post > 1 or c.pre == 1]
         self.inner = min(later, default=0)
         self.weights = network.buffer.size - self.inner if later else 0
-        self.table, self.grid = self._table()
+        self.table, self.product = self._table()
         self.device_table = arrays.asarray(self.table)
         self.scales: dict[Any, Any] = {}
         self.workspace: Workspace | None = None
@@ -163,8 +163,8 @@ class Layered:
 
     # -- learning ----------------------------------------------------------------------------------------------------
 
-    def _table(self) -> tuple[NDArray, tuple[int, int, int]]:
-        """One row a matrix, as hebbian.cu reads it, and the grid of the largest."""
+    def _table(self) -> tuple[NDArray, Product]:
+        """One row a matrix, as hebbian.cu reads it, and the launch of the largest."""
         plan, rows, last = self.plan, [], len(self.sizes) - 1
         for layer in range(1, last + 1):
             n, below, here = self.sizes[layer], self.sizes[layer - 1], self.rows[layer]
@@ -174,9 +174,12 @@ class Layered:
             rows.append((plan[layer, tiles.WEIGHT], plan[layer, tiles.BIAS], below, n, pre, here, both, layer))
             if plan[layer, tiles.LATERAL] >= 0:
                 rows.append((plan[layer, tiles.LATERAL], -1, n, n, here, here, True, last + layer))
-        across = max(-(-(row[2] + (row[1] >= 0)) // TILE) for row in rows)
-        down = max(-(-row[3] // TILE) for row in rows)
-        return np.array(rows, np.int32), (int(across), int(down), len(rows))
+        largest = max(rows, key=lambda row: row[2] * row[3])
+        how = product(largest[3], largest[2] + (largest[1] >= 0), self.network.dtype)
+        tile = how.defines["TILE"]
+        across = max(-(-(row[2] + (row[1] >= 0)) // tile) for row in rows)
+        down = max(-(-row[3] // tile) for row in rows)
+        return np.array(rows, np.int32), how._replace(grid=(int(across), int(down), len(rows)))
 
     def update(self, mean: list[Any], difference: list[Any], optimiser: Optimiser, schedule: Schedule) -> None:
         """One optimiser step on every connection."""
@@ -199,11 +202,12 @@ class Layered:
     def _update(self, theta, first, second, mean, difference, schedule, rule, rates, hyper) -> None:  # type: ignore[no-untyped-def]
         constants = [float(c) for c in hyper] + [0.0] * (7 - len(hyper))
         launch(
-            "hebbian", "update", self.network.dtype, self.grid, dense.GEMM_THREADS,
+            "hebbian", "update", self.network.dtype, self.product.grid, self.product.threads,
             (
                 self.device_table, self._scales(schedule, len(mean[0])), theta, first, second, mean[0], _flat(mean),
                 _flat(difference), len(mean[0]), rule, *map(float, rates), *constants,
             ),
+            **self.product.defines,
         )  # fmt: skip
 
     def _scales(self, schedule: Schedule, batch: int) -> Any:

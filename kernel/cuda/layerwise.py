@@ -7,8 +7,8 @@ allocated while recording: what changes between calls, input and targets, is cop
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from copy import copy
+from collections.abc import Callable, Iterable
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,96 +17,17 @@ from numpy.typing import NDArray
 from ..cpu import tiles
 from ..relaxation import Relaxation
 from ..schedules import Schedule
-from . import dense, neurons
+from . import dense, neurons, tensor
 from .device import current
 from .launcher import launch
 from .layered import Layered, Settled
 from .precision import code_for
+from .products import product
+from .tensor import DIFFERENCE, MEAN_DIFFERENCE, RELAX, STORE
+from .workspace import Channel, Workspace
 
 if TYPE_CHECKING:
     from ..network import Network
-
-RELAX, DIFFERENCE, STORE, MEAN_DIFFERENCE = range(4)  # of layer.cu
-
-
-class Channel:
-    """One thing that settles: of layers 1..L the state, room for the next state, up and down, (rows, n_l) each."""
-
-    def __init__(self, network: Network, rows: int, biased: bool = True) -> None:
-        sizes, self.rows, self.biased = network.sizes[1:], rows, biased
-        self.flat = current().arrays.zeros((4, rows * sum(sizes)), network.dtype)
-        starts = np.cumsum([0, *sizes])
-        pieces = [
-            [part[rows * at : rows * (at + n)].reshape(rows, n) for at, n in zip(starts, sizes, strict=False)]
-            for part in self.flat
-        ]
-        self.pair = [[pieces[0][l], pieces[1][l]] for l in range(len(sizes))]
-        self.up, self.down = ([None, *part] for part in pieces[2:])
-        self.turned = [0] * (len(sizes) + 1)
-
-    def state(self, layer: int) -> Any:
-        """(rows, n) of a layer."""
-        return self.pair[layer - 1][self.turned[layer]]
-
-    def next(self, layer: int) -> Any:
-        """Where its next state goes."""
-        return self.pair[layer - 1][1 - self.turned[layer]]
-
-    def turn(self, layer: int) -> None:
-        """The next state becomes the state."""
-        self.turned[layer] = 1 - self.turned[layer]
-
-    def begin(self, like: Channel | None = None) -> None:
-        """At rest, or as another channel of as many rows, or of half as many, twice."""
-        if like is None:
-            self.turned = [0] * len(self.turned)
-            self.flat.fill(0)
-        else:
-            self.turned = [*like.turned]
-            for mine, theirs in zip(self.arrays(), like.arrays(), strict=True):
-                for first in range(0, self.rows, like.rows):
-                    mine[first : first + like.rows] = theirs
-
-    def arrays(self) -> list[Any]:
-        """All its arrays."""
-        return [array for pair in self.pair for array in pair] + self.up[1:] + self.down[1:]
-
-
-class Workspace:
-    """All device memory of the phases of a batch, and the graphs that work on it."""
-
-    def __init__(self, network: Network, batch: int) -> None:
-        arrays, sizes, dtype = current().arrays, network.sizes, network.dtype
-        self.network, self.batch = network, batch
-        self.free, self.mean = Channel(network, batch), Channel(network, batch)
-        self.difference = Channel(network, batch, biased=False)
-        self.both = Channel(network, 2 * batch)  # a + and a - state, or one of them in its first half
-        self.middle = Channel(network, batch)  # in its `up`: the drive of the mean, or of the difference
-        self.target, self.error = (arrays.zeros((2 * batch, sizes[-1]), dtype) for _ in range(2))
-        self.pull = arrays.zeros((2 * batch, sizes[network.top]), dtype)
-        self.graphs: dict[Any, tuple[Callable[[], None], list[int]] | None] = {}
-        self.most: Any = None
-        self.own_results()
-
-    def own_results(self) -> None:
-        """New memory for what a nudged phase returns."""
-        sizes, arrays = self.network.sizes[1:], current().arrays
-        flats = [arrays.zeros(self.batch * sum(sizes), self.network.dtype) for _ in range(2)]
-        starts = np.cumsum([0, *sizes])
-        self.means, self.differences = (
-            [
-                flat[self.batch * at : self.batch * (at + n)].reshape(self.batch, n)
-                for at, n in zip(starts, sizes, strict=False)
-            ]
-            for flat in flats
-        )
-
-    def with_own_results(self) -> Workspace:
-        """A workspace that shares all but the arrays a nudged phase returns, which no recorded graph knows."""
-        other = copy(self)
-        other.graphs = {}
-        other.own_results()
-        return other
 
 
 class Layerwise(Layered):
@@ -121,21 +42,25 @@ class Layerwise(Layered):
         for connection, parameter in zip(network.connections, network.parameters, strict=True):
             column[connection.stem][connection.post] = parameter
         self.weight, self.bias, self.lateral = column.values()
+        self.rounded: dict[int, tensor.RoundedWeights] = {}
 
     def reserve(self, batch: int, reuse: bool) -> Any:
+        code = code_for(self.network.dtype)
+        if code and code not in self.rounded:
+            self.rounded[code] = tensor.RoundedWeights(self, code)
         if not reuse:
             return Workspace(self.network, batch)
-        if self.workspace is None or self.workspace.batch != batch:
+        if self.workspace is None or (self.workspace.batch, self.workspace.code) != (batch, code):  # type: ignore[attr-defined]
             self.workspace = Workspace(self.network, batch)  # type: ignore[assignment]
         return self.workspace
 
-    # -- one launch --------------------------------------------------------------------------------------------------
+    # -- one visit ---------------------------------------------------------------------------------------------------
 
     def visit(
         self,
         work: Workspace,
         channel: Channel,
-        layer: int,
+        layers: list[int],
         up: bool,
         down: bool,
         *,
@@ -143,42 +68,58 @@ class Layerwise(Layered):
         step: float = 1.0,
         gamma: float = 1.0,
         nudge: float = 0.0,
-        out: Any = None,
-        below: Any = None,
+        to_middle: bool = False,
+        x: Any = None,
+        keep: bool = True,
         most: Any = None,
     ) -> None:
-        """Refresh what is asked of a layer's drive, and do with it what `mode` says (layer.cu).
+        """Refresh what is asked of the drives of layers that do not see one another; do with them what `mode` says.
 
-        `below` is the state of the layer below if it is not the channel's own: the clamped input.
+        x is the input, to refresh layer 1's `up` with. STORE writes drives to the middle's `up`, or nowhere. With
+        keep=False up and down need not be kept where both are refreshed.
         """
-        n, top, biased = self.sizes[layer], self.network.top, channel.biased
-        up, down = up and (layer > 1 or below is not None), down and layer < top
+        most = work.most[:1] if most is None else most
+        # Of the input's drive, or a readout's, there is no lateral.
+        beside = mode != STORE or channel is work.difference or not up
+        if work.code:
+            tensor.visit(
+                self, work, channel, layers, up, down, mode, step, gamma, nudge, to_middle, x is not None, beside, keep,
+                most,
+            )  # fmt: skip
+            return
+        for layer in layers:
+            self.visit_one(work, channel, layer, up, down, mode, step, gamma, nudge, to_middle, x, beside, most)
+
+    def visit_one(
+        self, work: Workspace, channel: Channel, layer: int, up: bool, down: bool, mode: int, step: float, gamma: float,
+        nudge: float, to_middle: bool, x: Any, beside: bool, most: Any,
+    ) -> None:  # fmt: skip
+        """The same of one layer, by layer.cu."""
+        n, top, other = self.sizes[layer], self.network.top, work.difference
+        up, down = up and (layer > 1 or x is not None), down and layer < top
         state, weight = channel.state(layer), self.weight[layer]
-        if below is None:
-            below = channel.state(layer - 1) if layer > 1 else state
+        below = x if layer == 1 and x is not None else channel.state(layer - 1) if layer > 1 else state
         above, back = (channel.state(layer + 1), self.weight[layer + 1]) if layer < top else (state, weight)
-        lateral = self.lateral.get(layer) if layer not in (0, top + 1) else None
-        middle, other = work.middle.up[layer], work.difference
-        if mode == STORE and channel is not work.difference:
-            lateral = None if up else lateral  # of the input's drive, or a readout's, there is none
+        lateral = self.lateral.get(layer) if beside else None
+        how = product(channel.rows, n, self.network.dtype)
         launch(
-            "layer", "relax_layer", self.network.dtype, dense.tiles(channel.rows, n), dense.GEMM_THREADS,
+            "layer", "relax_layer", self.network.dtype, how.grid, how.threads,
             (
-                mode, channel.next(layer) if out is None else out, state, other.next(layer), other.state(layer),
-                middle, channel.up[layer], channel.down[layer], below, weight, self.bias[layer], above, back,
-                weight if lateral is None else lateral, work.pull, work.most[:1] if most is None else most,
+                mode, work.middle.up[layer] if to_middle else channel.next(layer), state, other.next(layer),
+                other.state(layer), work.middle.up[layer], channel.up[layer], channel.down[layer], below, weight,
+                self.bias[layer], above, back, weight if lateral is None else lateral, work.pull, most,
                 channel.rows, work.batch, n, self.sizes[layer - 1] if up else 0, self.sizes[layer + 1] if down else 0,
-                int(lateral is not None), int(biased), float(gamma), float(nudge) if layer == top else 0.0,
+                int(lateral is not None), int(channel.biased), float(gamma), float(nudge) if layer == top else 0.0,
                 float(step), int(self.plan[layer, tiles.NEURON]),
             ),
-            PRECISION=code_for(self.network.dtype),
+            **how.defines,
         )  # fmt: skip
 
     def read_out(self, work: Workspace, channel: Channel) -> None:
         """The softmax readout of a channel."""
         last = len(self.sizes) - 1
         if self.network.top < last:
-            self.visit(work, channel, last, True, False)
+            self.visit(work, channel, [last], True, False)
             neurons.rate(channel.state(last), channel.up[last], "softmax")
 
     def aim(self, work: Workspace, channel: Channel) -> None:
@@ -202,13 +143,21 @@ class Layerwise(Layered):
     ) -> Settled | None:
         """All steps of a phase; what it settled to if it may stop early, else None: that is known when it has run."""
         for number in range(schedule.nudged_steps if nudged else schedule.free_steps):
-            for layers, up, down in self.spelt.visits(schedule.order, number, nudged):
+            for layers, up, down in self.visits(schedule.order, number, nudged):
                 run(number, layers, up, down)
             if schedule.early_stop:
                 settled = self.settled(work, number + 1, schedule, nudged, unit)
                 if settled[1] < (schedule.tolerance or 0):
                     return settled
         return self.settled(work, number + 1, schedule, nudged, unit) if schedule.early_stop else None
+
+    def visits(self, order: str, number: int, nudged: bool) -> Iterable[tuple[list[int], bool, bool]]:
+        """The groups of a step; layers of one parity, which see only the other, are one."""
+        spelt = self.spelt.visits(order, number, nudged)
+        if order != "even-odd":
+            return spelt
+        parts = groupby((layer for layers, _, _ in spelt for layer in layers), key=lambda layer: layer % 2)
+        return [(list(layers), True, True) for _, layers in parts]
 
     def settled(self, work: Workspace, taken: int, schedule: Schedule, nudged: bool, unit: float) -> Settled:
         """(steps taken, last residual, largest residual in the first half of the steps); a NaN wins."""
@@ -254,18 +203,20 @@ class Layerwise(Layered):
             return found
 
         def relax(number: int, layers: list[int], up: bool, down: bool) -> None:
-            for layer in layers:
-                self.visit(
-                    work, channel, layer, up, down, mode=RELAX, gamma=schedule.gamma, step=schedule.step,
-                    most=work.most[number : number + 1],
-                )  # fmt: skip
+            self.visit(
+                work, channel, layers, up, down, mode=RELAX, gamma=schedule.gamma, step=schedule.step,
+                keep=keeps(schedule) or number + 1 == count, most=work.most[number : number + 1],
+            )  # fmt: skip
             for layer in layers:
                 channel.turn(layer)
 
         if work.most is None:
             work.most = current().arrays.zeros(1, np.uint32 if self.network.dtype == np.float32 else np.uint64)
         channel.begin()
-        self.visit(work, channel, 1, True, False, below=x)
+        if work.code:
+            self.rounded[work.code].take()
+            channel.low.take(x)
+        self.visit(work, channel, [1], True, False, x=x)
         work.middle.down[1][...] = channel.up[1]  # where no graph of a phase overwrites it
         found = self.perform(work, phase, (schedule, "free"), [channel])
         states = [channel.state(layer) for layer in range(1, len(self.sizes))]
@@ -292,27 +243,29 @@ class Layerwise(Layered):
             else:
                 work.mean.begin(free)
                 work.difference.begin()
+            if work.code:
+                self.rounded[work.code].take(input_too=False)
             if form == "difference":
-                for layer in range(1, self.network.top + 1):
-                    self.visit(work, free, layer, False, False, out=work.middle.up[layer])
+                self.visit(work, free, [*range(1, self.network.top + 1)], False, False, to_middle=True)
             found = self.steps(work, relax, schedule, True, 1 / span)
             self.finish(work, form, variant, beta, states)
             return found
 
         def relax(number: int, layers: list[int], up: bool, down: bool) -> None:
-            common = {"gamma": schedule.gamma, "step": schedule.step, "most": work.most[number : number + 1]}
-            for layer in layers:
-                if form == "plus-minus":
-                    if live and layer == self.network.top:
-                        self.read_out(work, states)
-                        self.aim(work, states)
-                    self.visit(work, states, layer, up, down, mode=RELAX, nudge=sign * beta, **common)
-                elif form == "difference":
-                    self.visit(work, work.difference, layer, up, down, mode=DIFFERENCE, nudge=span, **common)
-                else:
-                    out = work.middle.up[layer]
-                    self.visit(work, work.difference, layer, up, down, nudge=span, out=out, **common)
-                    self.visit(work, work.mean, layer, up, down, mode=MEAN_DIFFERENCE, **common)
+            common = {
+                "gamma": schedule.gamma, "step": schedule.step, "keep": keeps(schedule),
+                "most": work.most[number : number + 1],
+            }  # fmt: skip
+            if form == "plus-minus":
+                if live and self.network.top in layers:
+                    self.read_out(work, states)
+                    self.aim(work, states)
+                self.visit(work, states, layers, up, down, mode=RELAX, nudge=sign * beta, **common)
+            elif form == "difference":
+                self.visit(work, work.difference, layers, up, down, mode=DIFFERENCE, nudge=span, **common)
+            else:
+                self.visit(work, work.difference, layers, up, down, nudge=span, to_middle=True, **common)
+                self.visit(work, work.mean, layers, up, down, mode=MEAN_DIFFERENCE, **common)
             for layer in layers:
                 for channel in settling[form == "difference" :]:
                     channel.turn(layer)
@@ -346,3 +299,8 @@ class Layerwise(Layered):
             else:
                 mean[...] = free if form == "difference" else work.mean.state(layer)
                 np.multiply(work.difference.state(layer), mean.dtype.type(0.5 / beta), out=difference)
+
+
+def keeps(schedule: Schedule) -> bool:
+    """Whether a visit may find that only one of up and down is new, or the last visit is not known."""
+    return schedule.order == "sweep" or schedule.early_stop

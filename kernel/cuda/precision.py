@@ -7,14 +7,14 @@ import numpy as np
 from ..errors import EqkernelError, lookup
 from .device import current
 
-PRECISIONS = {"float32": 0, "tf32": 1, "bf16": 2}  # of tensor.cuh
+PRECISIONS = {"float32": 0, "tf32": 1, "bf16": 2}  # of ptx.cuh
 _precision = "float32"
 
 
 def set_precision(name: str) -> None:
     """Round factors to "tf32" or "bf16" from now on, for the tensor cores of sm_80 and later; "float32" does not round.
 
-    It concerns float32 networks settled layer by layer (layer.cu); sums, states and updates stay float32. Raises
+    It concerns float32 networks settled layer by layer (tensor.cu); sums, states and updates stay float32. Raises
     EqkernelError for a device without such cores.
     """
     global _precision

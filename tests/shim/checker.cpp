@@ -25,8 +25,8 @@ struct Range {
     std::vector<Cell> cells;
 };
 struct Request { // what the lanes of a warp do with one instruction at a time
-    uintptr_t address[32];
-    int lanes, bytes;
+    uintptr_t address[32]; // 0 of a lane that does nothing
+    int bytes;
     bool shared, write;
 };
 using Key = std::pair<const void*, uint64_t>; // instruction; block, warp and how often the lane has come by
@@ -80,7 +80,7 @@ void note(uintptr_t p, int bytes, bool write, bool shared, const void* instructi
     unsigned turn = visits[{instruction, lane}]++;
     Request& request = requests[{instruction, warp << 22 | turn}];
     request.bytes = bytes, request.shared = shared, request.write = write;
-    if (request.lanes < 32) request.address[request.lanes++] = p;
+    request.address[me.thread % 32] = p;
 }
 
 extern "C" __attribute__((visibility("hidden"))) char __ehdr_start[], _end[]; // this module: constants, threadIdx
@@ -133,8 +133,8 @@ void access(uintptr_t p, int bytes, bool write, const void* instruction) {
 // Sectors of 32 bytes that a request touches.
 size_t sectors(const Request& r) {
     std::vector<uintptr_t> found;
-    for (int i = 0; i < r.lanes; i++)
-        for (uintptr_t s = r.address[i] / 32; s <= (r.address[i] + r.bytes - 1) / 32; s++) found.push_back(s);
+    for (int i = 0; i < 32; i++)
+        for (uintptr_t s = r.address[i] / 32; r.address[i] && s <= (r.address[i] + r.bytes - 1) / 32; s++) found.push_back(s);
     std::sort(found.begin(), found.end());
     return std::unique(found.begin(), found.end()) - found.begin();
 }
@@ -143,11 +143,11 @@ size_t sectors(const Request& r) {
 size_t passes(const Request& r) {
     int together = r.bytes <= 4 ? 32 : r.bytes <= 8 ? 16 : 8;
     size_t total = 0;
-    for (int first = 0; first < r.lanes; first += together) {
+    for (int first = 0; first < 32; first += together) {
         std::map<int, std::vector<uintptr_t>> banks;
-        for (int i = first; i < std::min(first + together, r.lanes); i++)
-            for (uintptr_t w = r.address[i] / 4; w < (r.address[i] + r.bytes + 3) / 4; w++) banks[w & 31].push_back(w);
-        size_t most = 1;
+        for (int i = first; i < first + together; i++)
+            for (uintptr_t w = r.address[i] / 4; r.address[i] && w < (r.address[i] + r.bytes + 3) / 4; w++) banks[w & 31].push_back(w);
+        size_t most = !banks.empty();
         for (auto& bank : banks) {
             auto& words = bank.second;
             std::sort(words.begin(), words.end());

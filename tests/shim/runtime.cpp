@@ -21,6 +21,12 @@ enum State { NEW, READY, BARRIER, EXCHANGE, GRID, DONE };
 static const size_t STACK = 256 * 1024;
 static const int LANE_BYTES = 64;
 
+struct Copy {
+    void* to;
+    const void* from;
+    int bytes, valid;
+    unsigned group;
+};
 struct Fiber {
     Triple index;
     unsigned block, thread, barriers, exchanges;
@@ -29,6 +35,8 @@ struct Fiber {
     unsigned mask;
     const void* mine;
     char* stack;
+    unsigned groups, copied;  // of asynchronous copies: groups that are complete, copies that have happened
+    std::vector<Copy> copies; // asked for
 #ifdef PORTABLE
     ucontext_t context;
 #else
@@ -146,6 +154,19 @@ extern "C" const void* shim_exchange(unsigned mask, const void* mine, int bytes,
     current->bytes = bytes;
     wait(EXCHANGE, line);
     return tables[current->thread / 32].data();
+}
+
+extern "C" void shim_copy(void* to, const void* from, int bytes, int valid) {
+    if (((uintptr_t)to | (uintptr_t)from) % bytes) shim_fail("a copy of %d bytes that is not aligned so", bytes);
+    current->copies.push_back({to, from, bytes, valid, current->groups});
+}
+extern "C" void shim_end_group() { current->groups++; }
+extern "C" int shim_next_copy(int groups, Copy* copy) {
+    std::vector<Copy>& copies = current->copies;
+    if (current->copied == copies.size() || (int)(current->groups - copies[current->copied].group) <= groups) return 0;
+    memcpy(copy, &copies[current->copied++], offsetof(Copy, group));
+    if (current->copied == copies.size()) copies.clear(), current->copied = 0;
+    return 1;
 }
 
 // -- scheduler -------------------------------------------------------------------------------------------------------

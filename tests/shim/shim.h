@@ -11,7 +11,9 @@
 #include <utility>
 
 #define __CUDA_SHIM__ 1
+#ifndef __CUDA_ARCH__
 #define __CUDA_ARCH__ 900
+#endif
 #define __global__
 #define __device__
 #define __forceinline__ inline __attribute__((always_inline))
@@ -25,6 +27,7 @@
 struct uint3 { unsigned x, y, z; };
 struct dim3 { unsigned x, y, z; };
 
+void shim_fail(const char* format, ...);
 extern "C" {
 extern uint3 threadIdx, blockIdx;
 extern dim3 blockDim, gridDim;
@@ -34,6 +37,10 @@ void shim_grid_barrier(int line);
 // Every lane of the warp gives `bytes` bytes; returns the warp's table, lane l's at l * bytes.
 const void* shim_exchange(unsigned mask, const void* mine, int bytes, int line);
 void shim_atomic(int begins);
+struct ShimCopy { void* to; const void* from; int bytes, valid; };
+void shim_copy(void* to, const void* from, int bytes, int valid); // asked for
+void shim_end_group();
+int shim_next_copy(int groups, ShimCopy* copy); // of those before the last `groups` groups, one that is still to happen
 void shim_run(void (*body)(void*), void* arguments, const unsigned* grid, const unsigned* block, unsigned dynamic,
               int cooperative, unsigned seed, char* error, int room);
 }
@@ -85,6 +92,19 @@ inline unsigned __float_as_uint(float f) { return shim_bits<unsigned>(f); }
 inline float __uint_as_float(unsigned i) { return shim_bits<float>(i); }
 inline long long __double_as_longlong(double f) { return shim_bits<long long>(f); }
 inline double __longlong_as_double(long long i) { return shim_bits<double>(i); }
+// Copies happen as late as they may: not before they are waited for.
+inline void shim_wait_for_copies(int groups) {
+    ShimCopy c;
+    while (shim_next_copy(groups, &c)) {
+        if (c.bytes == 16) *(shim_vector*)c.to = c.valid ? *(const shim_vector*)c.from : shim_vector{};
+        else if (c.bytes == 8) *(uint64_t*)c.to = c.valid ? *(const uint64_t*)c.from : 0;
+        else *(uint32_t*)c.to = c.valid ? *(const uint32_t*)c.from : 0;
+    }
+}
+template <class T> inline T* shim_aligned(T* p) {
+    if ((uintptr_t)p % 16) shim_fail("16 bytes at an address that is not a multiple of 16");
+    return (T*)((uintptr_t)p / 16 * 16);
+}
 template <class T> inline T __ldg(const T* p) { return *p; }
 template <class T> inline T min(T a, T b) { return b < a ? b : a; }
 template <class T> inline T max(T a, T b) { return a < b ? b : a; }

@@ -181,7 +181,8 @@ class StandIn:
         self.graphs = 0  # captured so far
 
     def compile(self, text: str, name: str) -> RawModule:
-        return RawModule(self, self.edit(name, text) if self.edit else text)
+        text = self.edit(name, text) if self.edit else text
+        return RawModule(self, text, (f"-D__CUDA_ARCH__={10 * self.capability}",))
 
     def record(self, run: Any) -> Any:
         """As a CUDA graph: what is captured is not done, and does not allocate or wait."""
