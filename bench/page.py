@@ -211,7 +211,7 @@ installed library reaches in the same process.
   (blocks of 16 × 16 × 32 in 16 cycles), and 32 floats (two units of 16), so three products could take 3/16 of the time
   of one in float. AMX has not been run on hardware, and no time is claimed for it. AVX512-BF16 alone does two products
   a lane where the float instruction does one, at the same rate (measured on Zen 4), so three take 1.5 times the time of
-  one in float: there the row is slower than *even-odd*, and misses its target.
+  one in float: there the row is slower than *eqkernel c, even-odd*, and what it gains on torch is that order's.
 - **hebbian + adam** is the contrast and Adam's step for one matrix of the clamped input. The cosine is that
   of the weights' change over three steps.
 - **whole step** is one training step (β = 0.02, cross-entropy) at weights trained for three epochs on
