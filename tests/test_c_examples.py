@@ -1,4 +1,4 @@
-"""The example in C compiles without a warning and learns (test_fuzz.py has it under sanitizers)."""
+"""The examples in C and Rust compile without a warning and learn (test_fuzz.py has the first under sanitizers)."""
 
 import os
 import shutil
@@ -26,12 +26,31 @@ def test_the_example_compiles_strictly_and_learns(tmp_path):
     assert "4 of 4 right" in done.stdout and not done.stderr
 
 
-@pytest.mark.skipif(not (shutil.which("make") and shutil.which("pkg-config")), reason="needs make and pkg-config")
-def test_an_installed_library_is_found_by_pkg_config(tmp_path):
-    command = ["make", "install-c", f"PREFIX={tmp_path}", "CFLAGS=-O0", f"CC={CC}"]
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """Where `make install-c` has put the library, and the environment that finds it there."""
+    if not shutil.which("make"):
+        pytest.skip("needs make")
+    prefix = tmp_path_factory.mktemp("installed")
+    command = ["make", "install-c", f"PREFIX={prefix}", "CFLAGS=-O0", f"CC={CC}"]
     subprocess.run(command, cwd=ROOT.parent, check=True, capture_output=True)
-    lib = tmp_path / "lib"
-    environment = {**os.environ, "PKG_CONFIG_PATH": str(lib / "pkgconfig"), "LD_LIBRARY_PATH": str(lib)}
+    lib = prefix / "lib"
+    return lib, {**os.environ, "PKG_CONFIG_PATH": str(lib / "pkgconfig"), "LD_LIBRARY_PATH": str(lib)}
+
+
+@pytest.mark.skipif(shutil.which("rustc") is None, reason="needs rustc")
+def test_the_example_in_rust_compiles_without_a_warning_and_learns(installed, tmp_path):
+    lib, environment = installed
+    command = ["rustc", "--edition", "2021", "-D", "warnings", "-L", lib, ROOT / "examples/train.rs", "-o"]
+    built = subprocess.run([*command, tmp_path / "train"], capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr
+    done = subprocess.run([tmp_path / "train"], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0 and "4 of 4 right" in done.stdout, done.stdout + done.stderr
+
+
+@pytest.mark.skipif(shutil.which("pkg-config") is None, reason="needs pkg-config")
+def test_an_installed_library_is_found_by_pkg_config(installed, tmp_path):
+    _, environment = installed
     config = ["pkg-config", "--cflags", "--libs", "eqkernel"]
     flags = subprocess.run(config, env=environment, capture_output=True, text=True)
     assert flags.returncode == 0, flags.stderr
