@@ -81,7 +81,7 @@ static inline int has_convs(const eqk_layer *layers, int64_t count) {
 static inline int64_t trace_room(const shape *g, int64_t chains) {
     int64_t columns = (g->kernel * g->pre_channels + chains - 1) / chains * chains;
     return g->post_channels * (2 * filter_size(g) + g->kernel * columns) + framed_size(g) + chains + unpooled_size(g) +
-           2 * post_size(g);
+           2 * post_size(g) + chains; /* the gradient at its end is read in whole vectors */
 }
 
 /* Products without zeros (zeros.h): samples whose zeros one word tells, units listed at once, vectors of sums. */

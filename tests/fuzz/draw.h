@@ -160,6 +160,37 @@ static void release(void) {
     output_count = broken = unaddressable = 0;
 }
 
+/* A layer, perhaps a map, that the one below drives by a matrix, or by a convolution if both are maps. */
+static eqk_layer draw_layer(const eqk_layer *below, int plain) {
+    eqk_layer layer = {.weight = -1, .bias = -1, .lateral = -1};
+    int64_t height, width, n;
+    if (plain || draw(1) % 2 == 0) {
+        layer.size = 1 + among(draw(1) % 8 ? 24 : 96);
+        return layer;
+    }
+    layer.height = 1 + among(5), layer.width = 1 + among(5), layer.channels = 1 + among(3);
+    if (below && below->channels && among(4)) {
+        eqk_conv c = {below->height, below->width, below->channels, draw(1) % 8 ? layer.channels : 18, 1 + among(3),
+                      1 + among(2), 0, among(3), 1};
+        c.padding = among(c.kernel), c.window = c.pool ? 1 + among(2) : 1;
+        if (eqk_conv_post(&c, &height, &width, &n) == EQK_OK && n <= 72) {
+            layer.height = height, layer.width = width, layer.channels = c.post_channels;
+            layer.kernel = c.kernel, layer.stride = c.stride, layer.padding = c.padding;
+            layer.pool = c.pool, layer.window = c.window;
+        }
+    }
+    layer.size = layer.height * layer.width * layer.channels;
+    return layer;
+}
+
+/* How many weights and biases a layer has. */
+static int64_t weights_of(const eqk_layer *layer) {
+    const eqk_layer *below = layer - 1;
+    int64_t taps = layer->kernel * layer->kernel * below->channels;
+    return layer->kernel ? taps * layer->channels : layer->size * below->size;
+}
+static int64_t biases_of(const eqk_layer *layer) { return layer->channels ? layer->channels : layer->size; }
+
 /* -- judging a call ------------------------------------------------------------------------------------------------ */
 
 /* Outputs become what they were; what they are is kept. */

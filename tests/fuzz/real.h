@@ -195,35 +195,45 @@ static void EQK(conv)(int which) {
 /* Layers in a chain, their matrices one after the other or anywhere. Gives the sizes of the first and the last, and the
  * sum of all but the first: -1 each, if they cannot be had. */
 static void EQK(draw_layers)(EQK(job) * job, int64_t *inputs, int64_t *classes, int64_t *rows) {
+    static const double currents[] = {0.3, 1e-3, 1e30}, taus[] = {1, 2.5, 1e30}, no_currents[] = {-1, NAN, INFINITY};
+    static const int64_t wrong[] = {-2, INT64_MIN, INT64_MAX, ((int64_t)1 << 40) + 1};
     int64_t count = 2 + among(4), all = 0, sum = 0, anywhere = draw(1) % 4 == 3;
     eqk_layer layers[5], *place;
-    static const int64_t wrong[] = {-2, INT64_MIN, INT64_MAX, ((int64_t)1 << 40) + 1};
     for (int64_t l = 0; l < count; l++) {
-        int64_t n = 1 + among(draw(1) % 8 ? 24 : 96), softmax = l > 1 && l == count - 1 && draw(1) % 2;
-        eqk_layer layer = {.size = n, .weight = -1, .bias = -1, .lateral = -1, .row = sum};
-        layer.neuron = l == 0 ? 0 : softmax ? EQK_SOFTMAX : EQK(neuron)();
-        if (l) {
-            sum += n;
-            layer.weight = all, all += n * layers[l - 1].size;
-            layer.bias = all, all += n;
-            if (!softmax && draw(1) % 2)
-                layer.lateral = all, all += n * n;
-        }
-        layers[l] = layer;
+        int last = l == count - 1, softmax = l > 1 && last && draw(1) % 2;
+        eqk_layer *layer = layers + l;
+        *layer = draw_layer(l ? layer - 1 : NULL, softmax);
+        layer->row = sum;
+        if (!l)
+            continue;
+        layer->neuron = softmax ? EQK_SOFTMAX : EQK(neuron)();
+        sum += layer->size;
+        layer->weight = all, all += weights_of(layer);
+        layer->bias = all, all += biases_of(layer);
+        if (!softmax && layer->size <= 72 && draw(1) % 2)
+            layer->lateral = all, all += layer->size * layer->size;
+        if (!softmax && draw(1) % 4 == 3)
+            layer->adaptation = currents[among(3)], layer->tau = taus[among(3)];
+        layer->on_rate = last && !softmax && draw(1) % 4 == 3;
     }
     for (int64_t l = 1; l < count && anywhere; l++) {
-        int64_t n = layers[l].size;
-        layers[l].weight = among(all - n * layers[l - 1].size + 1), layers[l].bias = among(all - n + 1);
+        layers[l].weight = among(all - weights_of(layers + l) + 1);
+        layers[l].bias = among(all - biases_of(layers + l) + 1);
         if (layers[l].lateral >= 0)
-            layers[l].lateral = among(all - n * n + 1);
+            layers[l].lateral = among(all - layers[l].size * layers[l].size + 1);
     }
     *inputs = layers[0].size, *classes = layers[count - 1].size, *rows = sum;
     job->count = count, job->parameter_count = all;
     if (spoil()) {
-        int64_t l = 1 + among(count - 1);
-        int64_t *fields[] = {&layers[l].weight, &layers[l].bias, &layers[l].lateral, &layers[l].row, &layers[l].neuron,
-                             &layers[l].size, &job->count, &job->parameter_count};
-        *fields[among(8)] = wrong[among(4)];
+        eqk_layer *bad = layers + 1 + among(count - 1);
+        int64_t *fields[] = {&bad->weight, &bad->bias, &bad->lateral, &bad->row, &bad->neuron, &bad->size, &job->count,
+                             &job->parameter_count, &bad->height, &bad->kernel, &bad->padding, &bad->pool, &bad->window,
+                             &bad->on_rate};
+        int64_t field = among(16);
+        if (field < 14)
+            *fields[field] = wrong[among(4)];
+        else
+            bad->adaptation = field == 14 ? no_currents[among(3)] : 1, bad->tau = field == 14 ? 1 : no_currents[among(3)];
         *inputs = *classes = *rows = -1;
     }
     place = array(count, sizeof *place, 0);
@@ -324,12 +334,12 @@ static void EQK(phases)(int which) {
         job.state = WRITES(rows);
         job.report = writes(array(rows < 0 ? -1 : 6 * tiles, sizeof(double), 1), sizeof(double), 0);
     }
-    if (which == UPDATE || which == PACK)
+    if (which == PACK || which == UPDATE)
         parts = spoil() ? bad_size() : 1 + among(4), part = parts > 0 && parts < 5 ? among(parts) : 0;
-    if (which == UPDATE && EQK(update_workspace)(&job, parts))
-        job.work = EQK(work)(EQK(update_workspace)(&job, parts), &job.work_size);
     if (which != UPDATE && (!broken || EQK(workspace)(&job)))
         job.work = EQK(work)(EQK(workspace)(&job), &job.work_size);
+    if (which == UPDATE && EQK(update_workspace)(&job, parts))
+        job.work = EQK(work)(EQK(update_workspace)(&job, parts), &job.work_size);
     if (rows > 0)
         first = among(tiles + 1), last = first + among(tiles + 1 - first);
     if (settles && which != TRAIN_STEP && spoil())
