@@ -1,9 +1,10 @@
 """What a training step did; and steps that an engine takes at once, all phases in one call.
 
-An engine may offer `step(x, target, labels, beta, variant, schedule, optimiser)`, of an x (B, n_0) that was checked
-and either targets (B, n_L) or labels (B,) that were not. It does what the phases of `eqkernel.learning` do, to the same
-bits, and gives back a Whole; or None, having changed no weight, where it does not cover the step or the step must not
-be done. Then the phases take place one by one, and say what is wrong.
+An engine on the host may offer `step(x, target, labels, beta, variant, schedule, optimiser)`, of an x (B, n_0) that
+was checked and either targets (B, n_L) or labels (B,) that were not; one on a device `step(x, y, beta, ...)`, of y as
+it was given. It does what the phases of `eqkernel.learning` do, to the same bits, and gives back a Whole; or None,
+having changed no weight, where it does not cover the step or the step must not be done. Then the phases take place one
+by one, and say what is wrong.
 """
 
 from __future__ import annotations
@@ -77,6 +78,12 @@ def step_at_once(
         return None
     plan = network.schedule if schedule is None else find_schedule(schedule)
     x, target, labels = check_input(network, x), None, None
+    if network.arrays is not np:
+        try:
+            whole = at_once(x, y, float(beta), variant, plan, optimiser) if hasattr(y, "ndim") else None
+        except EqkernelError:
+            return None
+        return None if whole is None else _finished(network, whole, optimiser, plan, len(x) if np.ndim(y) == 1 else 0)
     try:
         given = np.asarray(y)
         if given.ndim == 1 and given.dtype.kind in "iu":
@@ -87,10 +94,15 @@ def step_at_once(
         return None
     if len(given) != len(x) or (whole := at_once(x, target, labels, float(beta), variant, plan, optimiser)) is None:
         return None
+    return _finished(network, whole, optimiser, plan, 0 if labels is None else len(x))
+
+
+def _finished(network: Network, whole: Whole, optimiser: Optimiser, plan: Schedule, labelled: int) -> Step:
+    """What is left of a step that an engine did on so many labels."""
     network.project()
     optimiser.steps += 1
     free, nudged = (
         (settled[0], settled[1], judged(network, phase, settled, plan))
         for phase, settled in (("free", whole.free), ("nudged", whole.nudged))
     )
-    return summary(whole.loss, None if labels is None else whole.correct / len(x), free, nudged)
+    return summary(whole.loss, whole.correct / labelled if labelled else None, free, nudged)

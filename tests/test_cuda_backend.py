@@ -12,6 +12,7 @@ import pytest
 import shim
 from compiled import FASTEST
 from cuda_twins import on_cuda
+from shim.stand_in import Array
 
 import eqkernel as eq
 from eqkernel import cuda
@@ -221,6 +222,44 @@ def test_a_step_on_device_arrays_is_that_on_host_arrays():
             ]
             assert steps[0] == steps[1]
         np.testing.assert_array_equal(nets[0].buffer.get(), nets[1].buffer.get())
+
+
+@shim.shim_only
+@pytest.mark.parametrize("cost", ["cross-entropy", "squared-error"])
+def test_a_step_waits_for_the_device_once(cost, monkeypatch):
+    """And before the update: where it diverges, or labels on the device are none, no weight has changed."""
+    waits = []
+    for name in ("get", "__float__", "__int__", "__bool__"):
+        plain = getattr(Array, name)
+        monkeypatch.setattr(Array, name, lambda self, plain=plain: (waits.append(1), plain(self))[1])
+    host = eq.Network.dense(*NET, cost=cost, backend="cpu")
+    with shim.running():
+        upload = device.current().arrays.asarray
+        nets, x, step_by_step = [on_cuda(host) for _ in range(2)], upload(X.astype(np.float32)), eq.SGD(0.1)
+        for y in (Y, upload(Y), *([upload(np.eye(3, dtype=np.float32)[Y])] if cost == "squared-error" else [])):
+            waits.clear()
+            found = eq.train_step(nets[0], x, y, lr=0.1)
+            assert len(waits) == 1
+            free = eq.free_phase(nets[1], x)
+            nudged = eq.nudged_phase(nets[1], free, y, 0.02)
+            loss, accuracy = eq.phases.measure(nets[1], free, y)
+            eq.hebbian_update(nets[1], nudged, step_by_step)
+            assert (found.loss, found.accuracy) == (pytest.approx(loss, rel=1e-6), pytest.approx(accuracy))
+            np.testing.assert_array_equal(nets[0].buffer.get(), nets[1].buffer.get())
+        before = nets[0].buffer.get()
+        with pytest.raises(eq.EqkernelError, match="labels run from 4 to 6"):
+            eq.train_step(nets[0], x, upload(Y + 4), lr=0.1)
+        spoilt = X.astype(np.float32)
+        spoilt[2, 3] = np.nan
+        with pytest.raises(eq.EqkernelError, match="x holds a NaN"):
+            eq.train_step(nets[0], upload(spoilt), Y, lr=0.1)
+        np.testing.assert_array_equal(nets[0].buffer.get(), before)
+        for parameter in nets[0].parameters[2:]:
+            parameter.fill(3e38)
+        before = nets[0].buffer.get()
+        with pytest.raises(eq.DivergenceError):
+            eq.train_step(nets[0], x, Y, lr=0.1)
+        np.testing.assert_array_equal(nets[0].buffer.get(), before)
 
 
 @shim.needed

@@ -6,14 +6,19 @@ Covers what `eqkernel.cpu.layered` does, as long as a sample's states fit the sh
 from __future__ import annotations
 
 from copy import copy
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..costs import SquaredError
 from ..cpu import tiles, update
+from ..interop import on_device, targets_of, to_network
 from ..optimisers import Optimiser
+from ..outcomes import Outcome, judge
 from ..schedules import FORMS, NUDGES, ORDERS, Schedule
+from ..step import Whole
 from . import dense
 from .device import current
 from .launcher import launch
@@ -38,7 +43,7 @@ class Workspace:
         self.input = arrays.empty((batch, int(plan[1, tiles.SIZE])), dtype)
         self.kept = arrays.empty(blocks * SECTIONS * rows * lanes, dtype)
         self.state, self.mean, self.difference = (arrays.empty(batch * rows, dtype) for _ in range(3))
-        self.report = arrays.empty((blocks, 3), dtype)
+        self.report = arrays.empty((2, blocks, 3), dtype)  # of the free phase, and of the nudged one
 
     def with_own_results(self) -> Workspace:
         """A workspace that shares all but the arrays a nudged phase returns."""
@@ -121,6 +126,11 @@ class Layered:
 
     def free(self, x: Any, schedule: Schedule, reuse: bool = False) -> tuple[Workspace, list[Any], Settled]:
         """The free phase from rest, x (B, n_0) on the device."""
+        work, state = self.launch_free(x, schedule, reuse)
+        return work, state, _settled(work.report[0].get())
+
+    def launch_free(self, x: Any, schedule: Schedule, reuse: bool) -> tuple[Workspace, list[Any]]:
+        """The same without waiting for how it settled."""
         network, batch, work = self.network, len(x), self.reserve(len(x), reuse)
         n, features, theta = self.sizes[1], self.sizes[0], network.buffer
         weight, bias = int(self.plan[1, tiles.WEIGHT]), int(self.plan[1, tiles.BIAS])
@@ -131,12 +141,12 @@ class Layered:
             "fused", "free_tiles", network.dtype, (work.blocks,), THREADS,
             (
                 self.device_plan, len(self.sizes), theta, self.inner, staged, work.input, work.state, work.kept,
-                work.report, batch, ORDERS[schedule.order], schedule.free_steps, float(schedule.gamma),
+                work.report[0], batch, ORDERS[schedule.order], schedule.free_steps, float(schedule.gamma),
                 float(schedule.step), _stop(schedule),
             ),
             shared, LANES=work.lanes,
         )  # fmt: skip
-        return work, self.views(x, work.state), _settled(work)
+        return work, self.views(x, work.state)
 
     def detach(self, workspace: Workspace) -> Workspace:
         """The same free state with room of its own for a nudged phase, whose results are the caller's to keep."""
@@ -146,6 +156,13 @@ class Layered:
         self, workspace: Workspace, x: Any, target: Any, beta: float, variant: str, schedule: Schedule
     ) -> tuple[list[Any], list[Any], Settled]:
         """Mean and difference, per unit of beta, of the nudged states, from the free state that `workspace` holds."""
+        mean, difference = self.launch_nudged(workspace, x, target, beta, variant, schedule)
+        return mean, difference, _settled(workspace.report[1].get())
+
+    def launch_nudged(
+        self, workspace: Workspace, x: Any, target: Any, beta: float, variant: str, schedule: Schedule
+    ) -> tuple[list[Any], list[Any]]:
+        """The same without waiting for how it settled."""
         network, work = self.network, workspace
         form = FORMS[schedule.form] if variant == "centered" else int(tiles.RUN_STATE)
         staged, shared = self.shared(work.lanes, 2)
@@ -153,13 +170,54 @@ class Layered:
             "fused", "nudged_tiles", network.dtype, (work.blocks,), THREADS,
             (
                 self.device_plan, len(self.sizes), network.buffer, self.inner, staged, work.kept, target, work.mean,
-                work.difference, work.report, len(x), form, ORDERS[schedule.order], schedule.nudged_steps,
+                work.difference, work.report[1], len(x), form, ORDERS[schedule.order], schedule.nudged_steps,
                 float(schedule.gamma), float(-beta if variant == "negative" else beta), float(schedule.step),
                 NUDGES[schedule.nudge], _stop(schedule),
             ),
             shared, LANES=work.lanes,
         )  # fmt: skip
-        return self.views(x, work.mean), self.views(x, work.difference), _settled(work)
+        return self.views(x, work.mean), self.views(x, work.difference)
+
+    def step(self, x: Any, y: Any, beta: float, variant: str, schedule: Schedule, optimiser: Optimiser) -> Whole | None:
+        """A whole training step that waits for the device once: before the update, for all that may forbid it.
+
+        None, with no weight changed, where it does not cover the step (targets on the device that the cost would have
+        to look at) or the step must not be done: `eqkernel.learning` then finds out why.
+        """
+        network, device_labels = self.network, on_device(y) and y.ndim == 1
+        if optimiser.rule is None or len(y) != len(x):
+            return None
+        if on_device(y):
+            if not isinstance(y, network.arrays.ndarray):
+                y = network.arrays.from_dlpack(y)
+            if y.dtype.kind not in ("iu" if device_labels else "fiub"):
+                return None
+            if device_labels:
+                target = (y[:, None] == network.arrays.arange(self.sizes[-1])[None, :]).astype(network.dtype)
+            elif type(network.cost) is SquaredError and y.shape == (len(x), self.sizes[-1]):
+                target = to_network(network, "y", y)  # a NaN in it shows in the loss
+            else:
+                return None
+        else:
+            target = targets_of(network, y)
+        work, state = self.launch_free(x, schedule, True)
+        mean, difference = self.launch_nudged(work, x, target, beta, variant, schedule)
+        right = (state[-1].argmax(axis=1) == target.argmax(axis=1)).sum()
+        scores = [network.cost.loss(state[-1], target).mean(), right]
+        scores += [y.min(), y.max()] if device_labels else []
+        parts = [work.report.reshape(-1), *(score.astype(network.dtype).reshape(1) for score in scores)]
+        whole: Any = np.concatenate(parts)
+        found = whole.get()
+        reports = found[: work.report.size].reshape(work.report.shape)
+        loss, correct, *labels = map(float, found[work.report.size :])
+        phases = [_settled(report) for report in reports]
+        if labels and not (labels[0] >= 0 and labels[1] < self.sizes[-1]):
+            return None
+        outcomes = (judge(residual, early, taken, schedule.tolerance) for taken, residual, early in phases)
+        if not isfinite(loss) or Outcome.DIVERGED in outcomes:
+            return None
+        self.update(mean, difference, optimiser, schedule)
+        return Whole(phases[0], phases[1], loss, int(correct))
 
     # -- learning ----------------------------------------------------------------------------------------------------
 
@@ -227,8 +285,9 @@ def _stop(schedule: Schedule) -> float:
     return float(schedule.tolerance) if schedule.early_stop and schedule.tolerance else 0.0
 
 
-def _settled(work: Workspace) -> Settled:
-    taken, residual, early = work.report.get().max(axis=0)  # a NaN wins
+def _settled(report: NDArray) -> Settled:
+    """Of all blocks, (blocks, 3)."""
+    taken, residual, early = report.max(axis=0)  # a NaN wins
     return int(taken), float(residual), float(early)
 
 

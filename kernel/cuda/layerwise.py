@@ -34,6 +34,7 @@ class Layerwise(Layered):
     """The phases of one layered network, layer by layer."""
 
     reports_nan = False  # of a readout
+    step = None  # type: ignore[assignment]  # phase by phase
 
     def __init__(self, network: Network, plan: NDArray) -> None:
         super().__init__(network, plan)
