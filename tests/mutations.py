@@ -136,10 +136,12 @@ def updates(backend="reference", dtype="float64"):
 
 
 def zeros(backend="cpu"):
-    """test_zeros: Hebbian products of several densities to the bit, and what is not finite."""
+    """test_zeros: Hebbian products and drives to the bit, and what is not finite."""
     for share in test_zeros.SPARE:
         test_zeros.test_the_gradient_is_that_of_the_verbs_to_the_bit(share, "float32")
     test_zeros.test_what_is_not_finite_is_not_hidden(np.inf, "float32")
+    test_zeros.test_a_tile_settles_to_the_bits_of_its_samples_alone("float32")
+    test_zeros.test_a_weight_that_meets_zeros_alone_is_not_hidden(np.nan, "float32")
 
 
 def cortex(backend="reference"):
@@ -305,6 +307,10 @@ KERNEL_MUTATIONS = [
     ("sums of earlier samples lost", "zeros.py", "partial + c if first > 0 else -ONE", "-ONE", "zeros"),
     ("an infinite mean unseen", "zeros.py", "way == BY_POST and not all", "False and not all", "zeros"),
     ("an infinite difference unseen", "zeros.py", "way == BY_PRE and not all", "False and not all", "zeros"),
+    ("rest of a tile's first half alone", "zeros.py", "nonzeros(tile, row) | nonzeros(tile, row + last)",
+     "nonzeros(tile, row)", "zeros"),
+    ("an infinite weight unseen", "chain.py", "are_finite(plan, theta, ONE) if", "ONE if", "zeros"),
+    ("an infinite weight unseen when nudged", "chain.py", "are_finite(plan, theta, ONE + ONE) if", "ONE if", "zeros"),
     ("biases of a map's first place", "update.py", "batch * n, plan[layer, BIASES])", "batch * n, n)", "conv_updates"),
 ]  # fmt: skip
 

@@ -88,3 +88,65 @@ def test_what_is_not_finite_is_not_hidden(bad, dtype):
             states[which][layer].flat[5] = bad
             states[which][layer][-1, -1] = bad
             check_gradient(net, *states)
+
+
+def resting(dtype):
+    """A network and 130 samples in which some pixels are zero, and some hidden units at rest, alone or all together."""
+    net = eq.Network.dense(150, 97, 70, 5, schedule=PLAN, dtype=dtype, backend="cpu")
+    rng = np.random.default_rng(2)
+    for bias in net.parameters[1:4:2]:
+        bias[::3] = -5
+        bias[1::3] = 0.3
+    x = rng.random((130, 150)) * (rng.random((130, 150)) < 0.3)
+    x[:, 40:90] = 0
+    x[:16, 90:100] = x[16:32, 100:110] = 0  # of half a tile
+    return net, x.astype(dtype), rng.integers(0, 5, 130)
+
+
+def settled(net, x, y):
+    free = eq.free_phase(net, x)
+    nudged = eq.nudged_phase(net, free, y, beta=0.2)
+    assert not (free.state[1] != 0).any(axis=0).all() and (free.state[1] != 0).any()
+    return np.hstack([*free.state[1:], *nudged.mean[1:], *nudged.difference[1:]])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_tile_settles_to_the_bits_of_its_samples_alone(dtype):
+    """A single sample skips nothing."""
+    net, x, y = resting(dtype)
+    alone = {i: settled(net, x[i : i + 1], y[i : i + 1])[0] for i in (0, 15, 31, 32, 63, 129)}
+    for batch in (3, 16, 17, 64, 130):
+        for count in (1, 3):
+            eq.set_threads(count)
+            together = settled(net, x[:batch], y[:batch])
+            for i, state in alone.items():
+                if i < batch:
+                    np.testing.assert_array_equal(together[i], state, f"sample {i} of {batch}")
+
+
+def unless_diverged(phase, *arguments, **options):
+    try:
+        return phase(*arguments, **options)
+    except eq.DivergenceError:
+        return None
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_weight_that_meets_zeros_alone_is_not_hidden(bad, dtype):
+    """0 inf = NaN: a tile of equal samples, whose zeros are skipped, fares as one of them alone."""
+    for layer, place in ((0, (4, 60)), (2, (3, 0))):
+        net, x, y = resting(dtype)
+        outcomes = []
+        for batch in (1, 32):
+            xs, ys = np.repeat(x[:1], batch, axis=0), np.repeat(y[:1], batch)
+            free = eq.free_phase(net, xs)
+            assert (free.state[layer // 2][:, place[1]] == 0).all()
+            before, net.parameters[layer][place] = net.parameters[layer][place], bad
+            assert unless_diverged(eq.free_phase, net, xs) is None
+            nudged = unless_diverged(eq.nudged_phase, net, free, ys, beta=0.2)
+            outcomes.append(nudged.difference[1][0] if nudged else np.nan)
+            net.parameters[layer][place] = before
+        np.testing.assert_array_equal(*outcomes)
+        if layer > 0 and np.isnan(bad):
+            assert np.isnan(outcomes).all()

@@ -13,7 +13,8 @@ from ..geometry import MAX
 from .arithmetic import maximum
 from .compile import kernel
 from .correlate import POOL
-from .drives import combine, complete_drive, copy, pack, refresh_down, refresh_up, top_of, weigh_back
+from .drives import are_finite, combine, complete_drive, copy, pack, refresh_down, refresh_up, top_of, weigh_back
+from .gather import put_place
 from .gemm import transpose
 from .microkernel import VECTOR_BYTES
 from .neurons import relax_difference, relax_mean, relax_towards, softmax_rows
@@ -323,9 +324,10 @@ def free_tiles(plan, theta, tiles, x, states, report, begin, end, order, steps, 
     """Free phase of tiles begin..end of a batch x (B * n_0,); writes states and, for each tile, a row of report."""
     features = plan[0, SIZE]
     batch, vector = x.size // features, VECTOR_BYTES // tiles.itemsize
-    width = tile_lanes(plan, vector)
+    width, finite = tile_lanes(plan, vector), are_finite(plan, theta, ONE) if batch > 1 else ZERO
     for index in range(begin, end):
         tile, first = tiles[index], index * width
+        put_place(tile, tile.size - 1, finite)
         count = min(width, batch - first)
         lanes = lanes_for(plan, count, vector)
         pack(plan, theta, tile, gamma)
@@ -348,9 +350,10 @@ def nudged_tiles(
     """Nudged phase of tiles begin..end, whose free phase is done; target (B * n_L,)."""
     classes = plan[plan.shape[0] - 1, SIZE]
     batch, vector = target.size // classes, VECTOR_BYTES // tiles.itemsize
-    width = tile_lanes(plan, vector)
+    width, finite = tile_lanes(plan, vector), are_finite(plan, theta, ONE + ONE) if batch > 1 else ZERO
     for index in range(begin, end):
         tile, first = tiles[index], index * width
+        put_place(tile, tile.size - 1, finite)
         count = min(width, batch - first)
         lanes = lanes_for(plan, count, vector)
         pack(plan, theta, tile, gamma)

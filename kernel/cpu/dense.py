@@ -36,7 +36,8 @@ def _drive_post(drive, pre, weight, n_pre, n_post, scratch):
         scratch[:product] = drive.dtype.type(0)
         transpose(scratch, ZERO, lanes, pre, first * n_pre, n_pre, count, n_pre)
         panel(
-            scratch, product, lanes, weight, ZERO, n_pre, ONE, scratch, ZERO, lanes, n_post, n_pre, one, ZERO, ONE + ONE
+            scratch, product, lanes, weight, ZERO, n_pre, ONE, scratch, ZERO, lanes, n_post, n_pre, ZERO,
+            one, ZERO, ONE + ONE,
         )  # fmt: skip
         for b in range(count):
             for i in range(n_post):

@@ -7,6 +7,7 @@ from .arithmetic import maximum
 from .compile import kernel
 from .conv import down_through, up_through
 from .correlate import pack_down, pack_up
+from .gather import get_place
 from .gemm import forward_panel, forward_times_vector, panel, times_vector
 from .microkernel import DOTS, SUMS, VECTOR_BYTES
 from .tiles import (
@@ -36,6 +37,9 @@ from .tiles import (
     section_at,
     winners_at,
 )
+from .zeros import all_finite, list_rows
+
+_WORTH = 64  # rows of a product for which to list zeros
 
 
 @kernel
@@ -69,6 +73,29 @@ def at_rest(state):
 
 
 @kernel
+def are_finite(plan, theta, first):
+    """Whether the matrices of layers `first`, ... hold neither NaN nor infinity, which a zero that is skipped hides."""
+    for layer in range(first, plan.shape[0]):
+        n, below = plan[layer, SIZE], plan[layer - 1, SIZE]
+        at, beside = plan[layer, WEIGHT], plan[layer, LATERAL]
+        if not is_conv(plan, layer) and not all_finite(theta[at : at + n * below]):
+            return ZERO
+        if beside >= 0 and not all_finite(theta[beside : beside + n * n]):
+            return ZERO
+    return ONE
+
+
+@kernel
+def lists_of(tile, lanes, sums, source, rows, depth):
+    """Where the lists of a product are, or 0 if no zeros are skipped: of few rows, or a W that is not finite."""
+    if rows < _WORTH or not get_place(tile, tile.size - 1):
+        return ZERO
+    lists = tile.size - 1 - depth - 2 * SUMS
+    list_rows(tile, lists, sums, source, lanes, depth)
+    return lists
+
+
+@kernel
 def times(tile, lanes, out, theta, at, source, rows, depth, gain, keep):
     """out = gain * W source (+ out if keep), W (rows, depth) = theta[at:]; out and source lie in the tile."""
     if lanes == 1:
@@ -76,7 +103,8 @@ def times(tile, lanes, out, theta, at, source, rows, depth, gain, keep):
         forward_times_vector(tile, out, theta, at, depth, tile, source, rows, depth, gain, keep, room)
     else:
         vectors = lanes // (VECTOR_BYTES // tile.itemsize)
-        forward_panel(tile, out, lanes, theta, at, depth, tile, source, lanes, rows, depth, gain, keep, vectors)
+        lists = lists_of(tile, lanes, ONE * SUMS, source, rows, depth)
+        forward_panel(tile, out, lanes, theta, at, depth, tile, source, lanes, rows, depth, lists, gain, keep, vectors)
 
 
 @kernel
@@ -86,7 +114,9 @@ def times_transpose(tile, lanes, out, theta, at, source, rows, depth, gain, keep
         times_vector(tile, out, theta, at, rows, tile, source, rows, depth, gain, keep)
     else:
         vectors = lanes // (VECTOR_BYTES // tile.itemsize)
-        panel(tile, out, lanes, theta, at, ONE, rows, tile, source, lanes, rows, depth, gain, keep, vectors)
+        lists = lists_of(tile, lanes, ONE, source, rows, depth)
+        terms, places = (get_place(tile, lists), lists + 1) if lists else (depth, lists)
+        panel(tile, out, lanes, theta, at, ONE, rows, tile, source, lanes, rows, terms, places, gain, keep, vectors)
 
 
 @kernel

@@ -159,10 +159,7 @@ def nonzeros(typing, a, at):  # type: ignore[no-untyped-def]
 
     def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
         e = Emitter(context, builder, sig.args[0])
-        bits = builder.bitcast(
-            builder.fcmp_unordered("!=", e.load(e.pointer(sig.args[0], *args)), e.zero), ir.IntType(e.lanes)
-        )
-        return builder.zext(bits, ir.IntType(64))
+        return e.bits(builder.fcmp_unordered("!=", e.load(e.pointer(sig.args[0], *args)), e.zero))
 
     return types.intp(a, types.intp), emit
 
@@ -175,3 +172,34 @@ def ones(typing, bits):  # type: ignore[no-untyped-def]
         return builder.ctpop(args[0])
 
     return types.intp(types.intp), emit
+
+
+@intrinsic
+def spoilt(typing, a, rounds):  # type: ignore[no-untyped-def]
+    """Not 0 if one of the first `rounds` times four vectors of a holds NaN or infinity: the only x with 0 x != 0."""
+
+    def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
+        array, rounds = args
+        e = Emitter(context, builder, sig.args[0])
+        a, zero = e.pointer(sig.args[0], array, e.number(0)), e.number(0)
+        before, loop, after = builder.block, builder.append_basic_block("loop"), builder.append_basic_block("after")
+        builder.cbranch(builder.icmp_signed(">", rounds, zero), loop, after)
+        builder.position_at_end(loop)
+        i, sums = builder.phi(zero.type), [builder.phi(e.vector) for _ in range(4)]
+        start = builder.gep(a, [builder.mul(i, e.number(4 * e.lanes))])
+        new = [e.fma(e.load(start, v), e.zero, total) for v, total in enumerate(sums)]
+        following = builder.add(i, e.number(1))
+        for phi, first, value in zip([i, *sums], [zero, *[e.zero] * 4], [following, *new], strict=True):
+            phi.add_incoming(first, before)
+            phi.add_incoming(value, loop)
+        builder.cbranch(builder.icmp_signed("<", following, rounds), loop, after)
+
+        builder.position_at_end(after)
+        totals = [builder.phi(e.vector) for _ in new]
+        for phi, value in zip(totals, new, strict=True):
+            phi.add_incoming(e.zero, before)
+            phi.add_incoming(value, loop)
+        total = builder.fadd(builder.fadd(*totals[:2]), builder.fadd(*totals[2:]))
+        return e.bits(builder.fcmp_unordered("!=", total, e.zero))
+
+    return types.intp(a, types.intp), emit

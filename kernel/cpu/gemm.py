@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .arithmetic import fma
 from .compile import kernel, never_inline
+from .gather import get_place
 from .microkernel import DOTS, SUMS, VECTOR_BYTES, block, dots, transpose_square
 from .tiles import ONE, ZERO
 
@@ -15,11 +16,11 @@ _BLOCK = 14
 
 
 @kernel
-def panel(c, c_at, c_row, a, a_at, a_row, a_step, b, b_at, b_row, rows, depth, alpha, keep, vectors):
+def panel(c, c_at, c_row, a, a_at, a_row, a_step, b, b_at, b_row, rows, depth, places, alpha, keep, vectors):
     """C[i, :] = alpha * sum_k A[i, k] B[k, :] (+ C[i, :] if keep) for one panel of 1 or 2 vectors of columns.
 
     All arrays are flat; `*_at` is where the operand starts, `*_row` the distance of its rows, `a_step` the distance of
-    neighbours along k in A. C must not overlap A or B.
+    neighbours along k in A; `places` is that of `block`. C must not overlap A or B.
     """
     never_inline()
     i = 0
@@ -27,22 +28,22 @@ def panel(c, c_at, c_row, a, a_at, a_row, a_step, b, b_at, b_row, rows, depth, a
         left, ci, ai = rows - i, c_at + i * c_row, a_at + i * a_row
         if vectors == 2:
             if left >= 14:
-                _wide14(c, ci, c_row, a, ai, a_row, a_step, b, b_at, b_row, depth, alpha, keep)
+                _wide14(c, ci, c_row, a, ai, a_row, a_step, b, b_at, b_row, depth, places, alpha, keep)
             elif left >= 10:
-                _wide10(c, ci, c_row, a, ai, a_row, a_step, b, b_at, b_row, depth, alpha, keep)
+                _wide10(c, ci, c_row, a, ai, a_row, a_step, b, b_at, b_row, depth, places, alpha, keep)
             elif left >= 4:
-                _wide4(c, ci, c_row, a, ai, a_row, a_step, b, b_at, b_row, depth, alpha, keep)
+                _wide4(c, ci, c_row, a, ai, a_row, a_step, b, b_at, b_row, depth, places, alpha, keep)
             else:
-                _wide1(c, ci, c_row, a, ai, a_row, a_step, b, b_at, b_row, depth, alpha, keep)
+                _wide1(c, ci, c_row, a, ai, a_row, a_step, b, b_at, b_row, depth, places, alpha, keep)
         else:
             if left >= 14:
-                _narrow14(c, ci, c_row, a, ai, a_row, a_step, b, b_at, b_row, depth, alpha, keep)
+                _narrow14(c, ci, c_row, a, ai, a_row, a_step, b, b_at, b_row, depth, places, alpha, keep)
             elif left >= 10:
-                _narrow10(c, ci, c_row, a, ai, a_row, a_step, b, b_at, b_row, depth, alpha, keep)
+                _narrow10(c, ci, c_row, a, ai, a_row, a_step, b, b_at, b_row, depth, places, alpha, keep)
             elif left >= 4:
-                _narrow4(c, ci, c_row, a, ai, a_row, a_step, b, b_at, b_row, depth, alpha, keep)
+                _narrow4(c, ci, c_row, a, ai, a_row, a_step, b, b_at, b_row, depth, places, alpha, keep)
             else:
-                _narrow1(c, ci, c_row, a, ai, a_row, a_step, b, b_at, b_row, depth, alpha, keep)
+                _narrow1(c, ci, c_row, a, ai, a_row, a_step, b, b_at, b_row, depth, places, alpha, keep)
         i += 14 if left >= 14 else 10 if left >= 10 else 4 if left >= 4 else 1
 
 
@@ -54,7 +55,7 @@ def multiply(c, c_at, c_row, a, a_at, a_row, a_step, b, b_at, b_row, rows, depth
     j = 0
     while j + vector <= columns:
         vectors = 2 if j + 2 * vector <= columns else 1
-        panel(c, c_at + j, c_row, a, a_at, a_row, a_step, b, b_at + j, b_row, rows, depth, alpha, keep, vectors)
+        panel(c, c_at + j, c_row, a, a_at, a_row, a_step, b, b_at + j, b_row, rows, depth, ZERO, alpha, keep, vectors)
         j += vectors * vector
     for i in range(rows):
         for q in range(j, columns):
@@ -66,19 +67,22 @@ def multiply(c, c_at, c_row, a, a_at, a_row, a_step, b, b_at, b_row, rows, depth
 
 
 @kernel
-def forward_panel(c, c_at, c_row, a, a_at, a_row, b, b_at, b_row, rows, depth, alpha, keep, vectors):
+def forward_panel(c, c_at, c_row, a, a_at, a_row, b, b_at, b_row, rows, depth, lists, alpha, keep, vectors):
     """`panel` for an A whose rows lie in one piece, its sum made of SUMS interleaved ones, k = r, r + SUMS, ...
 
     C = fma(alpha, sum_r, C) for r = 0, 1, ... in turn: an order that `times_vector` can follow without transposing A,
-    and whose chains of additions are short.
+    and whose chains of additions are short. `lists` is where in b they are as `zeros.list_rows` makes them, or 0.
     """
     never_inline()
+    length = depth // SUMS + 2
     for i in range(0, rows, _BLOCK):
         count = min(_BLOCK, rows - i)
         for r in range(SUMS):
+            places = lists + r * length + 1 if lists else lists
+            terms = get_place(b, places - 1) if lists else (depth - r + SUMS - 1) // SUMS
             panel(
                 c, c_at + i * c_row, c_row, a, a_at + i * a_row + r, a_row, ONE * SUMS,
-                b, b_at + r * b_row, SUMS * b_row, count, (depth - r + SUMS - 1) // SUMS, alpha, keep + r, vectors,
+                b, b_at + r * b_row, SUMS * b_row, count, terms, places, alpha, keep + r, vectors,
             )  # fmt: skip
 
 
@@ -116,13 +120,13 @@ def times_vector(c, c_at, a, a_at, a_step, x, x_at, rows, depth, alpha, keep):
     i = ZERO
     while i + vector <= rows:
         if i + 8 * vector <= rows:
-            _row8(c, c_at + i, ZERO, x, x_at, ZERO, ONE, a, a_at + i, a_step, depth, alpha, keep)
+            _row8(c, c_at + i, ZERO, x, x_at, ZERO, ONE, a, a_at + i, a_step, depth, ZERO, alpha, keep)
             i += 8 * vector
         elif i + 2 * vector <= rows:
-            _wide1(c, c_at + i, ZERO, x, x_at, ZERO, ONE, a, a_at + i, a_step, depth, alpha, keep)
+            _wide1(c, c_at + i, ZERO, x, x_at, ZERO, ONE, a, a_at + i, a_step, depth, ZERO, alpha, keep)
             i += 2 * vector
         else:
-            _narrow1(c, c_at + i, ZERO, x, x_at, ZERO, ONE, a, a_at + i, a_step, depth, alpha, keep)
+            _narrow1(c, c_at + i, ZERO, x, x_at, ZERO, ONE, a, a_at + i, a_step, depth, ZERO, alpha, keep)
             i += vector
     for q in range(i, rows):
         total = c.dtype.type(0)

@@ -124,7 +124,7 @@ class Layered:
                 begin, end, c.order, schedule.free_steps, c.gamma, c.step, c.stop,
             )  # fmt: skip
 
-        products = self.plan.hoisted + 2 * schedule.free_steps * self.plan.products
+        products = self.plan.hoisted + schedule.free_steps * self._products(schedule)
         settled = self._over_tiles(run, workspace, len(x), products)
         return workspace, [x, *workspace.views("state", len(x))], settled
 
@@ -154,10 +154,14 @@ class Layered:
             )  # fmt: skip
 
         channels = 2 if form in (tiles.RUN_STATES, tiles.RUN_MEAN_DIFFERENCE) else 1
-        settled = self._over_tiles(run, workspace, batch, 2 * channels * schedule.nudged_steps * self.plan.products)
+        settled = self._over_tiles(run, workspace, batch, channels * schedule.nudged_steps * self._products(schedule))
         # Where the difference alone settles, the mean is the free state, and nothing writes it a second time.
         mean = "state" if form == tiles.RUN_DIFFERENCE else "mean"
         return [x, *workspace.views(mean, batch)], [x, *workspace.views("difference", batch)], settled
+
+    def _products(self, schedule: Schedule) -> int:
+        """Multiply-adds of a step for one sample: a sweep goes up or down, other orders do both."""
+        return self.plan.products if schedule.order == "sweep" else 2 * self.plan.products
 
     def _over_tiles(self, run, workspace: Workspace, batch: int, products: int) -> Settled:  # type: ignore[no-untyped-def]
         """Run all tiles; `products` is how many multiply-adds that takes for a sample, at most."""

@@ -5,8 +5,9 @@
     C[i, :] = alpha * sum_k A[i, k] * B[k, :] + C[i, :]          i < rows
 
 A is read one scalar at a time (any strides, so W and its transpose need no copy), B and C one vector of samples
-or synapses at a time (unit stride). The sum over k runs in order for each element, so a result never depends on what
-else is in the block. `dots` serves a single sample; `transpose_square` turns samples-first arrays into features-first
+or synapses at a time (unit stride). k takes all values below `depth`, or so many from a list of whole numbers
+(`gather.put_place`). The sum over k runs in order for each element, so a result never depends on what else is in the
+block. `dots` serves a single sample; `transpose_square` turns samples-first arrays into features-first
 tiles and back.
 """
 
@@ -67,6 +68,10 @@ class Emitter:
     def whole(self, pointer: Any) -> Any:
         return self.builder.sext(self.builder.load(self.place(pointer)), ir.IntType(64))
 
+    def bits(self, truths: Any) -> Any:
+        """A vector of truths as the bits of a number."""
+        return self.builder.zext(self.builder.bitcast(truths, ir.IntType(self.lanes)), ir.IntType(64))
+
     def shuffle(self, a: Any, b: Any, lanes: list[int]) -> Any:
         mask = ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), lanes)
         return self.builder.shuffle_vector(a, b, mask)
@@ -108,31 +113,46 @@ def block(rows: int, vectors: int) -> Any:
     """The kernel for a block of `rows` x `vectors` registers, as a function callable inside Numba code."""
 
     @intrinsic
-    def multiply(typing, c, c_at, c_row, a, a_at, a_row, a_step, b, b_at, b_row, depth, alpha, keep):  # type: ignore[no-untyped-def]
+    def multiply(typing, c, c_at, c_row, a, a_at, a_row, a_step, b, b_at, b_row, depth, places, alpha, keep):  # type: ignore[no-untyped-def]
+        """The list begins at `places` in b; with 0 there is none."""
         index = types.intp
-        signature = types.void(c, index, index, a, index, index, index, b, index, index, index, c.dtype, index)
+        signature = types.void(c, index, index, a, index, index, index, b, *[index] * 4, c.dtype, index)
 
         def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
-            c, c_at, c_row, a, a_at, a_row, a_step, b, b_at, b_row, depth, alpha, keep = args
+            c, c_at, c_row, a, a_at, a_row, a_step, b, b_at, b_row, depth, places, alpha, keep = args
             e = Emitter(context, builder, sig.args[0])
+            listed = builder.icmp_signed("!=", places, e.number(0))
+            places = e.place(e.pointer(sig.args[7], b, places))
             c, a, b = (e.pointer(sig.args[i], array, at) for i, array, at in ((0, c, c_at), (3, a, a_at), (7, b, b_at)))
             a_rows = [e.row(a, a_row, i) for i in range(rows)]
+            zero, one = e.number(0), e.number(1)
+
+            def places_of(index: Any) -> list[Any]:
+                # Without a list this reads what is at the start of b, and forgets it.
+                k = e.whole(builder.gep(places, [builder.select(listed, index, zero)]))
+                k = builder.select(listed, k, index)
+                return [builder.mul(k, a_step), builder.mul(k, b_row)]
+
+            first = places_of(zero)
             before = builder.block
             loop, after = builder.append_basic_block("depth"), builder.append_basic_block("after")
-            builder.cbranch(builder.icmp_signed(">", depth, e.number(0)), loop, after)
+            builder.cbranch(builder.icmp_signed(">", depth, zero), loop, after)
 
             builder.position_at_end(loop)
-            k = builder.phi(ir.IntType(64))
+            index, a_k, b_k = (builder.phi(zero.type) for _ in range(3))
             sums = [builder.phi(e.vector) for _ in range(rows * vectors)]
-            b_k, a_k = builder.gep(b, [builder.mul(k, b_row)]), builder.mul(k, a_step)
-            columns = [e.load(b_k, v) for v in range(vectors)]
+            columns = [e.load(builder.gep(b, [b_k]), v) for v in range(vectors)]
             new = []
             for i in range(rows):
                 weight = e.broadcast(builder.load(builder.gep(a_rows[i], [a_k])))
                 new += [e.fma(weight, columns[v], sums[i * vectors + v]) for v in range(vectors)]
-            following = builder.add(k, e.number(1))
-            k.add_incoming(e.number(0), before)
-            k.add_incoming(following, loop)
+            following = builder.add(index, one)
+            # The next addresses now: computed where they are used, they make LLVM spill sums.
+            for phi, start, value in zip(
+                [index, a_k, b_k], [zero, *first], [following, *places_of(following)], strict=True
+            ):
+                phi.add_incoming(start, before)
+                phi.add_incoming(value, loop)
             for total, value in zip(sums, new, strict=True):
                 total.add_incoming(e.zero, before)
                 total.add_incoming(value, loop)

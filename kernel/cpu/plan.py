@@ -65,7 +65,7 @@ def plan_of(network: Network) -> Plan | None:
     vector = VECTOR_BYTES // network.dtype.itemsize
     width = vector if geometries else 2 * vector
     adapting = {i: layer for i, layer in enumerate(network.layers) if i and layer.adaptation}
-    size = place(table, geometries, list(adapting), width) + SUMS * DOTS
+    size = place(table, geometries, list(adapting), width) + SUMS * DOTS + max(network.sizes)
     constants = {int(table[i, tiles.CURRENT]): (l.adaptation, 1 / l.tau) for i, l in adapting.items()}
     return Plan(table, width, size, hoisted, products, constants)
 

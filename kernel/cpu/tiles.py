@@ -15,7 +15,8 @@ at row i, lane b, and goes through all steps of a phase without leaving the cach
     of each convolution: packed weights upwards and downwards; the winners of max pooling, one section a channel
     map          room for one map before it is pooled
 
-The end of the memory is scratch for single samples, whose tile fills but a small part of it.
+The end of the memory is scratch: of single samples for sums, of others for lists of what is not zero (`zeros`), with
+whether the weights are finite in the last element.
 """
 
 from __future__ import annotations

@@ -5,6 +5,9 @@ numbers of one side are taken singly: of each of its units a list is made of the
 the sum runs over the list, in the order of the samples, along vectors of the other side. What is not finite is no zero
 and stays in the list. The other side must be finite, or 0 * inf = NaN would be lost: `all_finite` says whether it is,
 and if not, nothing is skipped.
+
+In the drive of a tile, C = W S, whose lanes are samples, a row of S is skipped that is zero in all of them: W must be
+finite.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import numpy as np
 
 from .arithmetic import maximum
 from .compile import kernel, never_inline
-from .gather import enlist, gather, get_place, nonzeros, ones, put_place
+from .gather import enlist, gather, get_place, nonzeros, ones, put_place, spoilt
 from .gemm import multiply, transpose
 from .microkernel import VECTOR_BYTES, transpose_square
 from .tiles import ONE, ZERO
@@ -32,10 +35,29 @@ _pair4, _pair2, _pair1 = (gather(2, vectors) for vectors in (4, 2, 1))
 def all_finite(values):
     """Whether no number is infinite or NaN."""
     never_inline()
+    four = 4 * VECTOR_BYTES // values.itemsize
+    rest = values.size // four * four
     largest = values.dtype.type(0)
-    for i in range(values.size):
+    for i in range(rest, values.size):
         largest = maximum(largest, abs(values[i]))
-    return largest - largest == 0
+    return largest - largest == 0 and spoilt(values, values.size // four) == 0
+
+
+@kernel
+def list_rows(tile, lists, sums, source, lanes, depth):
+    """Of the rows k = r, r + sums, ... < depth of a tile from `source` on, list (k - r) / sums where not all is zero.
+
+    One list after the other for r = 0, 1, ..., of depth / sums + 2 elements: how many are listed, then they.
+    """
+    never_inline()
+    last = lanes - VECTOR_BYTES // tile.itemsize  # a tile has one vector or two
+    for r in range(sums):
+        at, count = lists + r * (depth // sums + 2), ZERO
+        for j in range((depth - r + sums - 1) // sums):
+            row = source + (r + j * sums) * lanes
+            put_place(tile, at + 1 + count, j)
+            count += (nonzeros(tile, row) | nonzeros(tile, row + last)) != 0
+        put_place(tile, at, count)
 
 
 @kernel
