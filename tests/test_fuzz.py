@@ -79,7 +79,7 @@ def test_random_calls_find_a_planted_bug(planted, sanitized, tmp_path):
         pytest.skip("this processor has no AVX512-BF16")
     changed = compile_changed(tmp_path / "changed", planted.unit, planted.old, planted.new, SANITIZERS)
     program = linked(tmp_path / "abi", SANITIZERS, {**sanitized, planted.unit: changed}.values())
-    assert subprocess.run([program, "20000"], capture_output=True).returncode != 0
+    assert subprocess.run([program, "100000"], capture_output=True).returncode != 0
 
 
 @pytest.mark.skipif(shutil.which("valgrind") is None, reason="needs valgrind: make check-valgrind")
