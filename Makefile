@@ -10,7 +10,7 @@ GPU_TESTS := tests/test_cuda.py tests/test_cuda_backend.py tests/test_cuda_conv.
 APT = $$([ $$(id -u) = 0 ] || echo sudo) apt-get install --yes --no-install-recommends
 
 .PHONY: help demo test bench test-gpu bench-gpu lint clean fuzz install-c check-fixed check-rtl check-sanitize \
-    check-valgrind synth vectors
+    check-planted check-valgrind synth vectors
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s%s\n", $$1, $$2 }' Makefile
@@ -48,6 +48,9 @@ check-rtl: ## integer network: SystemVerilog equals C99 in Verilator, bits and c
 
 check-sanitize: .venv/installed-test ## C library: AddressSanitizer and UBSan find nothing in the examples and the C tests
 	$(BIN)/python -m pytest -q tests/test_c_examples.py tests/test_fuzz.py tests/test_integer_vectors.py
+
+check-planted: .venv/installed-test ## C library: the planted bugs that `make test` leaves out are caught too
+	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 -m exhaustive tests/test_c_mutations.py
 
 check-valgrind: .venv/installed-test ## C library and integer network: valgrind finds nothing (installs it on Debian)
 	command -v valgrind > /dev/null || $(APT) valgrind
