@@ -137,7 +137,7 @@ def test_two_threads_do_large_steps_phase_by_phase(taken):
     try:
         for threads in (2, 1):
             eqkernel.set_threads(threads)
-            net = Network.dense(784, 256, 10, backend="c")
+            net = Network.dense(784, 512, 10, backend="c")
             x, y = batch_of(64, net)
             eqkernel.train_step(net, x, y, lr=1e-3)
             assert taken(net) == [threads == 1]
