@@ -94,6 +94,12 @@ def step_gradient(contestant: Any, optimiser: str) -> Arrays:
     return change if optimiser == "sgd" else [u / (1 - abs(u)) for u in change]
 
 
+def zeros_of(p: Problem, settled: EqSettle) -> list[float]:
+    """Shares of zeros, which products may skip: of the input, and of the hidden layers' means and differences."""
+    hidden = [np.hstack(a[1 : p.top + 1]) for a in (settled.nudged.mean, settled.nudged.difference)]
+    return [float((a == 0).mean()) for a in (p.x, *hidden)]
+
+
 def check_step(p: Problem, optimiser: str, entries: dict[str, Entry]) -> dict[str, Row]:
     """Cosine of every contestant's gradient with the float64 implicit one at the same weights and its own
     feedback gain: above .999 together, above .99 in every array.
@@ -114,6 +120,7 @@ def check_step(p: Problem, optimiser: str, entries: dict[str, Entry]) -> dict[st
             settled = EqSettle(own, schedule, backend=backend)
             settled.run()
             row["residual"] = residual(own, settled.states(), frozen=True)
+            row["zeros"] = zeros_of(own, settled)
         if not (whole > 0.999 and worst > 0.99):
             found = f"cosine {whole:.6f}, worst array {worst:.6f}"
             raise VerificationError(f"{p.name}, {name}, {optimiser}: {found}")
@@ -142,7 +149,7 @@ def inputs(threads: int) -> tuple[bool, ...]:
 
 
 def settle_rows(threads: int, batches: Iterable[int], rounds: int, seconds: float) -> Iterator[Row]:
-    nets = [(*net, True) for net in SETTLED] + [(*net, False) for net in SETTLED[:1] if threads == 1]
+    nets = [(*net, zeros) for zeros in inputs(threads) for net in (SETTLED if zeros else SETTLED[:1])]
     for sizes, recurrent, zeros in nets:
         for batch in batches:
             p = settling(*sizes, batch=batch, recurrent=recurrent, zeros=zeros)

@@ -155,6 +155,17 @@ def fastest(run: Run) -> Summary:
     return title, ["work", "contestant", "against", "ratio"], lines
 
 
+def zeros(run: Run) -> Summary:
+    """How many zeros the products of a training step meet."""
+    lines = [
+        [f"{row['net']}, B={row['batch']}", *(f"{share:.2f}" for share in row["zeros"])]
+        for row in run["rows"]
+        if row["contestant"] == "eqkernel, few-step" and row["phase"].endswith("sgd")
+    ]
+    head = ["work", "of the input", "of hidden means", "of hidden differences"]
+    return "Share of zeros in a training step", head, lines
+
+
 def memory(rows: list[dict[str, Any]]) -> Summary:
     lines = [
         [r["contestant"], *(f"{v:.1f}" for v in r["peak MiB"]), f"{r['ratio']:.3f}",
@@ -171,6 +182,7 @@ def summaries(results: dict[str, Any]) -> list[Summary]:
     found = []
     for run in results["runs"]:
         found += [targets(run) if run["threads"] == 1 else threads(run), fastest(run)]
+        found += [zeros(run)] if run["threads"] == 1 else []
     found.append(memory(results["memory"]))
     return [s for s in found if s[2]]
 
@@ -225,9 +237,9 @@ installed library reaches in the same process.
   binary cross-entropy, Muon, weights after 100 steps on enlarged digits) are *converged*, as those 32 + 8, and 4 + 3
   *half-sweeps*, beside the same by hand in torch and feed-forward backpropagation.
 
-**Zeros.** 62 % of the input's pixels are zero (MNIST has 81 %), and half of the hard sigmoids' states and
-differences are. eqkernel skips products with zeros, which changes no bit of the result; its GFLOP/s count them all
-the same, so a row may pass its roof. torch can leave out the zeros of an input too, in compressed rows; that row,
+**Zeros.** Many of the input's pixels are zero, and so are many of the hard sigmoids' states and differences (a table
+below says how many). eqkernel skips products with zeros, which changes no bit of the result; its GFLOP/s count them
+all the same, so a row may pass its roof. torch can leave out the zeros of an input too, in compressed rows; that row,
 *sparse input*, has them made beforehand. Rows marked *no zeros* have the same problem with noise in every empty pixel.
 
 Libraries choose their kernels by processor: on AMD, torch's MKL uses 256-bit vectors even where 512-bit ones

@@ -15,6 +15,7 @@ import test_diffusion
 import test_field
 import test_gradient
 import test_independence
+import test_verbs
 from mutations import CAUGHT  # noqa: F401  (what a failing check raises)
 from test_bindings import lib
 
@@ -26,17 +27,17 @@ BOUNDARIES = ("periodic", "neumann")
 
 
 def verbs(dtype):
-    """test_backends: every verb against the reference; the sizes are those of no vector, and of more than a tile."""
-    for stem, verb in test_backends.VERBS:
+    """test_verbs: every verb against the reference; the sizes are those of no vector, and of more than a tile."""
+    for stem, verb in test_verbs.VERBS:
         for sizes in ((1, 13, 97), (33, 47, 37)):
-            test_backends.check_verb(stem, verb, dtype, *sizes, 0, backend)
+            test_verbs.check_verb(stem, verb, dtype, *sizes, 0, backend)
 
 
 def neurons(dtype):
-    """test_backends: rates, relaxation, differences, potentials, softmax."""
-    for neuron in test_backends.RATES:
-        test_backends.check_rates(neuron, dtype, 33, 0, backend)
-        test_backends.test_potential_and_softmax("c", neuron, dtype)
+    """test_verbs: rates, relaxation, differences, potentials, softmax."""
+    for neuron in test_verbs.RATES:
+        test_verbs.check_rates(neuron, dtype, 33, 0, backend)
+        test_verbs.test_potential_and_softmax("c", neuron, dtype)
 
 
 def phases(dtype):
@@ -99,7 +100,7 @@ def zeros(dtype):
 
 def same_bits(dtype):
     """test_bindings: verbs are the same bits in every variant."""
-    for stem, verb in test_backends.VERBS:
+    for stem, verb in test_verbs.VERBS:
         test_bindings.test_verbs_are_the_same_bits_in_every_variant(stem, verb, dtype, (7, 31, 65))
 
 
@@ -203,7 +204,7 @@ def dispatch(dtype):
     for name in (*test_bindings.VARIANTS, "auto"):
         library.use_variant(name)
         ran = test_bindings.VARIANTS.index(name) + 1 if name != "auto" else lib.eqk_best_variant()
-        for precision in test_backends.DTYPES:
+        for precision in test_verbs.DTYPES:
             state = np.zeros(1, precision)
             backend.neurons.relax(state, np.zeros(1, precision), 1.0, "linear")
             assert state == ran, f"{name}: {state}"

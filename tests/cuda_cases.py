@@ -2,6 +2,7 @@
 
 import numpy as np
 import test_backends
+import test_verbs
 from cuda_twins import backend, on_cuda
 
 import eqkernel as eq
@@ -12,12 +13,12 @@ from eqkernel.interop import to_host
 
 def dense(sizes=(33, 147, 70)):
     for verb in ("energy", "drive_post", "drive_pre", "hebbian"):
-        test_backends.check_verb("dense", verb, "float32", *sizes, 1, backend())
+        test_verbs.check_verb("dense", verb, "float32", *sizes, 1, backend())
 
 
 def neurons(n=33):
     for neuron in ("tanh", "fhn"):
-        test_backends.check_rates(neuron, "float32", n, 1, backend())
+        test_verbs.check_rates(neuron, "float32", n, 1, backend())
     out = np.empty((9, n), np.float32)
     backend().neurons.rate(out, np.zeros_like(out), "softmax")
     np.testing.assert_allclose(out, 1 / n, rtol=1e-5)

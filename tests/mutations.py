@@ -18,6 +18,7 @@ import test_conv
 import test_conv_backends
 import test_cortex
 import test_gradient
+import test_verbs
 import test_zeros
 
 import eqkernel as eq
@@ -83,9 +84,9 @@ def bptt(backend="reference"):
 
 
 def neurons(backend=cpu):
-    """test_backends: rates, relaxation and differences."""
-    for neuron in test_backends.RATES:
-        test_backends.check_rates(neuron, "float64", 33, 0, backend)
+    """test_verbs: rates, relaxation and differences."""
+    for neuron in test_verbs.RATES:
+        test_verbs.check_rates(neuron, "float64", 33, 0, backend)
 
 
 def phases(backend="cpu", dtype="float64"):

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import test_backends
+import test_verbs
 from test_packaging import archives  # noqa: F401  (a fixture)
 
 import eqkernel as eq
@@ -57,11 +58,11 @@ def test_there_is_more_than_one_variant_on_x86():
     assert library.variant_name() == VARIANTS[-1]
 
 
-@pytest.mark.parametrize("dtype", test_backends.DTYPES)
-@pytest.mark.parametrize(("stem", "verb"), test_backends.VERBS)
+@pytest.mark.parametrize("dtype", test_verbs.DTYPES)
+@pytest.mark.parametrize(("stem", "verb"), test_verbs.VERBS)
 @pytest.mark.parametrize("sizes", [(1, 1, 1), (1, 33, 17), (7, 31, 65), (33, 100, 13), (64, 257, 40)], ids=str)
 def test_verbs_are_the_same_bits_in_every_variant(stem, verb, dtype, sizes):
-    out, arguments = test_backends.verb_arguments(stem, verb, dtype, *sizes, seed=0)
+    out, arguments = test_verbs.verb_arguments(stem, verb, dtype, *sizes, seed=0)
 
     def run():
         found = out.copy()
@@ -71,8 +72,8 @@ def test_verbs_are_the_same_bits_in_every_variant(stem, verb, dtype, sizes):
     in_every_variant(run)
 
 
-@pytest.mark.parametrize("dtype", test_backends.DTYPES)
-@pytest.mark.parametrize("neuron", [*test_backends.RATES, "softmax"])
+@pytest.mark.parametrize("dtype", test_verbs.DTYPES)
+@pytest.mark.parametrize("neuron", [*test_verbs.RATES, "softmax"])
 def test_neurons_are_the_same_bits_in_every_variant(neuron, dtype):
     rng = np.random.default_rng(0)
     drive = (rng.standard_normal((5, 67)) * 10 ** rng.uniform(-6, 2, (5, 67))).astype(dtype)
@@ -89,7 +90,7 @@ def test_neurons_are_the_same_bits_in_every_variant(neuron, dtype):
     in_every_variant(run)
 
 
-@pytest.mark.parametrize("dtype", test_backends.DTYPES)
+@pytest.mark.parametrize("dtype", test_verbs.DTYPES)
 @pytest.mark.parametrize("form", test_backends.FORMS, ids=str)
 @pytest.mark.parametrize("order", ["synchronous", "even-odd", "sweep"])
 @pytest.mark.parametrize("neuron", ["hard-sigmoid", "fhn"])
@@ -115,7 +116,7 @@ def test_phases_and_updates_are_the_same_bits_in_every_variant(neuron, order, fo
         in_every_variant(run)
 
 
-@pytest.mark.parametrize("dtype", test_backends.DTYPES)
+@pytest.mark.parametrize("dtype", test_verbs.DTYPES)
 @pytest.mark.parametrize("boundary", ["periodic", "neumann"])
 def test_diffusion_and_the_field_are_the_same_bits_in_every_variant(boundary, dtype):
     rng = np.random.default_rng(0)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import test_conv_backends
-from test_backends import DTYPES
 from test_bindings import in_every_variant, restore_variant  # noqa: F401  (a fixture; skips without the library)
+from test_verbs import DTYPES
 
 from eqkernel.bindings import backend
 from eqkernel.bindings.library import ffi, lib

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import test_backends
 import test_independence
+import test_verbs
 from bounds import gamma, split_gamma
 from c_mutations import BINDINGS, CC
 from hypothesis import given, settings
@@ -79,8 +80,8 @@ def check_product(found, weight, state, added):
     sums = s_high @ w_high.T + s_low @ w_high.T + s_high @ w_low.T
     few = gamma(3, "float32") * (abs(added) + size)  # gamma, and what is added
     loose, tight = (split_gamma(n) * size + few, 1.02 * gamma(3 * n, "float32") * size + few)
-    test_backends.within(found, added + sums, tight, "the product of the parts")
-    test_backends.within(found, added + state.astype(float) @ weight.astype(float).T, loose, "the product")
+    test_verbs.within(found, added + sums, tight, "the product of the parts")
+    test_verbs.within(found, added + state.astype(float) @ weight.astype(float).T, loose, "the product")
 
 
 def check_products(batch, n, m, seed):
@@ -114,7 +115,7 @@ def check_products(batch, n, m, seed):
 @pytest.mark.parametrize("kind", EACH)
 def test_products(kind):
     @FEW
-    @given(batch=test_backends.widths, n=st.integers(1, 130), m=st.integers(1, 70), seed=test_backends.seeds)
+    @given(batch=test_verbs.widths, n=st.integers(1, 130), m=st.integers(1, 70), seed=test_verbs.seeds)
     def check(batch, n, m, seed):
         with settling(kind):
             check_products(batch, n, m, seed)
@@ -130,7 +131,7 @@ def test_the_bound_is_worth_having():
 def test_phases(kind):
     @FEW
     @given(
-        net=test_backends.networks("c", ["float32"], skips=False), batch=test_backends.widths, seed=test_backends.seeds,
+        net=test_backends.networks("c", ["float32"], skips=False), batch=test_verbs.widths, seed=test_verbs.seeds,
         variant=st.sampled_from(list(eq.phases.VARIANTS)),
     )  # fmt: skip
     def check(net, batch, seed, variant):

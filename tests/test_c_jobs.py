@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 import pytest
-import test_backends
+import test_verbs
 from test_bindings import ROOT, ffi, job_of, lib, library
 
 RESULTS = ("state", "mean", "difference", "report")
@@ -17,7 +17,7 @@ def results(workspace):
 # -- tiles, shares, memory, divergence -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dtype", test_backends.DTYPES)
+@pytest.mark.parametrize("dtype", test_verbs.DTYPES)
 def test_tiles_and_shares_make_the_whole_in_any_order(dtype):
     run, rng = library.functions(np.dtype(dtype)), np.random.default_rng(0)
     batch = 3 * lib.EQK_TILE // np.dtype(dtype).itemsize - 1
@@ -44,7 +44,7 @@ def test_tiles_and_shares_make_the_whole_in_any_order(dtype):
 
 
 @pytest.mark.parametrize("adaptation", [0.0, 0.3])
-@pytest.mark.parametrize("dtype", test_backends.DTYPES)
+@pytest.mark.parametrize("dtype", test_verbs.DTYPES)
 def test_nothing_is_written_beyond_the_workspace(dtype, adaptation):
     """The working memory of every width of tile, wherever it begins, between two guards."""
     run, item = library.functions(np.dtype(dtype)), np.dtype(dtype).itemsize
@@ -60,7 +60,7 @@ def test_nothing_is_written_beyond_the_workspace(dtype, adaptation):
             assert (guarded[:begin] == 0xA5).all() and (guarded[begin + size :] == 0xA5).all(), (batch, offset, keep[0])
 
 
-@pytest.mark.parametrize("dtype", test_backends.DTYPES)
+@pytest.mark.parametrize("dtype", test_verbs.DTYPES)
 @pytest.mark.parametrize("cause", ["a sample is NaN", "weights that amplify"])
 def test_a_step_that_diverges_says_so_and_does_not_learn(cause, dtype):
     run = library.functions(np.dtype(dtype))

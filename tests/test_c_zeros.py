@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-import test_backends
+import test_verbs
 from test_bindings import ffi, library
 
 import eqkernel as eq
@@ -81,7 +81,7 @@ def check_gradient(batch, dtype, zeros):
 
 @pytest.mark.parametrize("batch", [1, 3, 64, 130])
 @pytest.mark.parametrize("zeros", ZEROS)
-@pytest.mark.parametrize("dtype", test_backends.DTYPES)
+@pytest.mark.parametrize("dtype", test_verbs.DTYPES)
 def test_gradients_are_those_of_the_whole_product(dtype, zeros, batch):
     check_gradient(batch, dtype, zeros)
 

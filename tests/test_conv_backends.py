@@ -1,4 +1,4 @@
-"""Convolutions in the fused kernels: verbs, phases and updates within the derived bounds of `test_backends`.
+"""Convolutions in the fused kernels: verbs, phases and updates within the derived bounds of `test_verbs` and `test_backends`.
 
 Where the largest of a window wins, rounding may choose between equals: states are random reals here, of which no two
 sums are equal, and neurons are smooth where the net pools a maximum.
@@ -10,22 +10,8 @@ from bounds import verb_bound
 from compiled import COMPILED, HERE, MODULES
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_backends import (
-    DTYPES,
-    FORMS,
-    LAYOUTS,
-    OPTIMISERS,
-    OUTPUT,
-    PROPERTY,
-    RATES,
-    check_phases,
-    check_training,
-    check_updates,
-    contract,
-    float64,
-    seeds,
-    within,
-)
+from test_backends import FORMS, OPTIMISERS, OUTPUT, check_phases, check_training, check_updates, contract
+from test_verbs import DTYPES, LAYOUTS, PROPERTY, RATES, float64, seeds, within
 
 import eqkernel as eq
 from eqkernel import cpu, reference

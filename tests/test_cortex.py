@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from compiled import COMPILED
 from oracle import Oracle, cosine
-from test_backends import DTYPES, FORMS, check_phases, contract
+from test_backends import FORMS, check_phases, contract
 from test_conv_backends import check_fused
 from test_gradient import check_cosines, check_order_of_error, check_settled, problem
+from test_verbs import DTYPES
 
 import eqkernel as eq
 from eqkernel.channel import Channel
@@ -202,6 +203,4 @@ def test_the_readouts_error_is_rewarded_and_not_adjusted():
     nudged = eq.nudged_phase(net, free, Y, 0.1)
     np.testing.assert_array_equal(adjusted(net, free, nudged, eq.Adjustment()).difference[-1], nudged.difference[-1])
     always = replace(eq.REWARDS["error"], factor=lambda C: np.full_like(C, 0.5))
-    np.testing.assert_array_equal(
-        rewarded(net, free, Y, nudged, always).difference[-1], 0.5 * nudged.difference[-1]
-    )
+    np.testing.assert_array_equal(rewarded(net, free, Y, nudged, always).difference[-1], 0.5 * nudged.difference[-1])

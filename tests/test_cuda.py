@@ -9,6 +9,7 @@ import pytest
 import shim
 import test_backends
 import test_gradient
+import test_verbs
 from bounds import gamma, softmax_error
 from cuda_twins import backend, on_cuda
 from hypothesis import given, settings
@@ -22,7 +23,7 @@ from eqkernel.cuda import device, field, products
 from eqkernel.interop import to_host
 
 pytestmark = shim.needed
-DTYPES = test_backends.DTYPES
+DTYPES = test_verbs.DTYPES
 ORDERS = (1, 2, 3)  # seeds of the order in which threads and blocks run
 SHAPES = [(1, 1, 1), (3, 7, 13), (33, 97, 31), (70, 31, 97)]
 FIXED = eq.SCHEDULES["converged"].but(tolerance=None)
@@ -36,11 +37,11 @@ seeds = st.integers(0, 2**31)
 
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("stem", "verb"), test_backends.VERBS)
-def test_verbs(stem, verb, dtype, order):
+@pytest.mark.parametrize(("stem", "verb"), test_verbs.VERBS)
+def test_each_verb(stem, verb, dtype, order):
     with shim.running(seed=order):
         for shape in SHAPES:
-            test_backends.check_verb(stem, verb, dtype, *shape, order, backend())
+            test_verbs.check_verb(stem, verb, dtype, *shape, order, backend())
 
 
 @shim.shim_only
@@ -69,18 +70,18 @@ def test_a_product_is_the_same_bits_whatever_its_tile(sizes, dtype, monkeypatch)
     a, b, w = (array.astype(float) for array in (pre, post, weight))
     sums = [lambda a, b, w: a @ w.T, lambda a, b, w: b @ w, lambda a, b, w: 0.5 * b.T @ a]
     for out, total in zip(found[0], sums, strict=True):
-        test_backends.within(out, total(a, b, w), gamma(max(sizes) + 2, dtype) * total(abs(a), abs(b), abs(w)))
+        test_verbs.within(out, total(a, b, w), gamma(max(sizes) + 2, dtype) * total(abs(a), abs(b), abs(w)))
     for other in found[1:]:
         for one, two in zip(found[0], other, strict=True):
             np.testing.assert_array_equal(one, two)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("neuron", test_backends.RATES)
+@pytest.mark.parametrize("neuron", test_verbs.RATES)
 def test_neurons(neuron, dtype):
     with shim.running():
         for n in (1, 33, 300):
-            test_backends.check_rates(neuron, dtype, n, n, backend())
+            test_verbs.check_rates(neuron, dtype, n, n, backend())
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -90,7 +91,7 @@ def test_softmax(dtype):
     reference.neurons.rate(exact, drive.astype(float), "softmax")
     with shim.running():
         backend().neurons.rate(found, drive, "softmax")
-    test_backends.within(found, exact, softmax_error(70, dtype))
+    test_verbs.within(found, exact, softmax_error(70, dtype))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -111,9 +112,9 @@ def test_diffusion(shape, boundary, dtype):
     with shim.running():
         for verb, (out, arguments, terms) in calls.items():
             exact = out.astype(float)
-            getattr(reference.diffusion, verb)(exact, *test_backends.float64(arguments), boundary=boundary)
+            getattr(reference.diffusion, verb)(exact, *test_verbs.float64(arguments), boundary=boundary)
             getattr(backend().diffusion, verb)(out, *arguments, boundary=boundary)
-            test_backends.within(out, exact, gamma(terms + 12, dtype) * terms * size * max(1, abs(a).max()), verb)
+            test_verbs.within(out, exact, gamma(terms + 12, dtype) * terms * size * max(1, abs(a).max()), verb)
 
 
 def test_arrays_that_a_kernel_would_misread_are_refused():
@@ -149,7 +150,7 @@ def test_field(shape, boundary, dtype, order):
             measured = field.advance(found, np.empty_like(found), steps, c, boundary)
         # |s| < 5 of noise; a step multiplies an error by at most 1 + dt (8 Du + 1 + 3 s^2) < 2 and adds < 40 roundings.
         bound = gamma(40, dtype) * 5 * 2.0**steps
-        test_backends.within(found, exact, bound)
+        test_verbs.within(found, exact, bound)
         assert abs(measured - largest) <= bound
 
 

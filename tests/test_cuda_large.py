@@ -10,6 +10,7 @@ import pytest
 import shim
 import test_backends
 import test_gradient
+import test_verbs
 from bounds import gamma
 from cuda_twins import on_cuda
 from hypothesis import given, settings
@@ -146,7 +147,7 @@ def test_a_product_is_that_of_rounded_factors(shape, name):
     with shim.running():
         cuda.set_precision(name)
         found = eq.free_phase(on_cuda(net), x).output
-    test_backends.within(found, a @ b.T, gamma(n + 4, "float32") * (abs(a) @ abs(b).T))
+    test_verbs.within(found, a @ b.T, gamma(n + 4, "float32") * (abs(a) @ abs(b).T))
 
 
 @shim.shim_only

@@ -112,9 +112,10 @@ size_t EQK(update_workspace)(const EQK(job) * job, int64_t parts) {
 size_t EQK(workspace)(const EQK(job) * job) { return check_job(job) == EQK_OK ? workspace_of(job) : 0; }
 
 static eqk_status check_work(const EQK(job) * job) {
+    size_t bytes = workspace_of(job);
     REALS(job->work);
-    REQUIRE(workspace_of(job) > 0, EQK_BAD_SIZE);
-    REQUIRE(job->work_size >= workspace_of(job), EQK_SMALL_WORKSPACE);
+    REQUIRE(bytes > 0, EQK_BAD_SIZE);
+    REQUIRE(job->work_size >= bytes, EQK_SMALL_WORKSPACE);
     return EQK_OK;
 }
 
@@ -219,13 +220,15 @@ eqk_status EQK(nudged_phase)(const EQK(job) * job, int64_t first, int64_t last) 
 eqk_status EQK(settle)(const EQK(job) * job, int64_t first, int64_t last) { return phases(job, first, last, 1, 1); }
 
 eqk_status EQK(update)(const EQK(job) * job, int64_t part, int64_t parts) {
+    int64_t bytes;
     CHECK(check_job(job));
     CHECK(check_update(job));
     REQUIRE(parts > 0 && parts <= 1 << 20 && part >= 0 && part < parts, EQK_BAD_SIZE);
-    REQUIRE(update_work(job, parts) >= 0, EQK_BAD_SIZE);
-    if (update_work(job, parts)) {
+    bytes = update_work(job, parts);
+    REQUIRE(bytes >= 0, EQK_BAD_SIZE);
+    if (bytes) {
         REALS(job->work);
-        REQUIRE(job->work_size >= (size_t)update_work(job, parts), EQK_SMALL_WORKSPACE);
+        REQUIRE(job->work_size >= (size_t)bytes, EQK_SMALL_WORKSPACE);
     }
     CHOOSE(job->variant);
     run->update(job, part, parts);

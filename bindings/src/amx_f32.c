@@ -75,9 +75,8 @@ INLINE void square(const int tall, const int wide, real *out, int64_t lanes, con
     _tile_stored(3, sums[3], width);
     for (int64_t i = 0; i < (tall ? 2 : 1) * BLOCK_ROWS && i < rows; i++)
         for (int v = 0; v < (wide ? 2 : 1); v++) {
-            real *place = out + i * lanes + v * LANES;
             vec sum = v_load(sums[i / BLOCK_ROWS * 2 + v] + i % BLOCK_ROWS * LANES);
-            v_store(place, v_fma(v_set(alpha), sum, keep ? v_load(place) : v_set(0)));
+            put_sum(out + i * lanes + v * LANES, sum, alpha, keep);
         }
 }
 

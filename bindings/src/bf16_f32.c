@@ -37,10 +37,8 @@ INLINE void dot_pairs(const int vectors, real *out, int64_t lanes, const word *a
             }
         }
     for (int i = 0; i < HALF && i < rows; i++)
-        UNROLL for (int v = 0; v < vectors; v++) {
-            real *place = out + i * lanes + v * LANES;
-            v_store(place, v_fma(v_set(alpha), sum[i][v], keep ? v_load(place) : v_set(0)));
-        }
+        UNROLL for (int v = 0; v < vectors; v++)
+            put_sum(out + i * lanes + v * LANES, sum[i][v], alpha, keep);
 }
 
 static void multiply(real *out, int64_t lanes, const word *a, const word *s, int64_t rows, int64_t depth, real alpha,

@@ -7,6 +7,11 @@
 static void multiply(real *out, int64_t lanes, const word *a, const word *s, int64_t rows, int64_t depth, real alpha,
                      int keep);
 
+/* A vector of out = alpha sum (+ out if keep). */
+INLINE void put_sum(real *out, vec sum, real alpha, int keep) {
+    v_store(out, v_fma(v_set(alpha), sum, keep ? v_load(out) : v_set(0)));
+}
+
 INLINE word *packed_of(const tile *t, int64_t layer, packed_kind kind) {
     return (word *)t->packed + packed_before(t->layers, layer) + packed_within(t->layers + layer, layer, kind);
 }

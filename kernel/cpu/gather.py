@@ -32,7 +32,7 @@ def put_place(typing, room, at, value):  # type: ignore[no-untyped-def]
 def get_place(typing, room, at):  # type: ignore[no-untyped-def]
     def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
         e = Emitter(context, builder, sig.args[0])
-        return e.whole(e.place(e.pointer(sig.args[0], *args)))
+        return e.whole(e.pointer(sig.args[0], *args))
 
     return types.intp(room, types.intp), emit
 
@@ -103,8 +103,7 @@ def gather(rows: int, vectors: int) -> Any:
             begin = builder.select(fresh, c, begin)
             c, old, values, places, b = (e.pointer(sig.args[0], room, at) for at in (c, begin, values, places, b))
             values = [e.row(values, length, i) for i in range(rows)]
-            names = ("resume", "start", "loop", "after", "add", "put", "end")
-            resume, start, loop, after, add, put, end = map(builder.append_basic_block, names)
+            resume, start, loop, after = map(builder.append_basic_block, ("resume", "start", "loop", "after"))
             before = builder.block
             builder.cbranch(fresh, start, resume)
             builder.position_at_end(resume)
@@ -121,7 +120,7 @@ def gather(rows: int, vectors: int) -> Any:
             builder.position_at_end(loop)
             k = builder.phi(ir.IntType(64))
             sums = [builder.phi(e.vector) for _ in olds]
-            columns = builder.gep(b, [e.whole(e.place(builder.gep(places, [k])))])
+            columns = builder.gep(b, [e.whole(builder.gep(places, [k]))])
             vector = [e.load(columns, v) for v in range(vectors)]
             factors = [e.broadcast(builder.load(builder.gep(row, [k]))) for row in values]
             pairs = [(factor, value) for factor in factors for value in vector]
@@ -136,16 +135,7 @@ def gather(rows: int, vectors: int) -> Any:
             for phi, value, first in zip(sums + totals, new + new, firsts + firsts, strict=True):
                 phi.add_incoming(first, start)
                 phi.add_incoming(value, loop)
-            gain = e.broadcast(alpha)
-            builder.cbranch(builder.icmp_signed("!=", keep, zero), add, put)
-            for where in (add, put):
-                builder.position_at_end(where)
-                for i, total in enumerate(totals):
-                    row, v = e.row(c, c_row, i // vectors), i % vectors
-                    kept = e.fma(gain, total, e.load(row, v)) if where is add else builder.fmul(gain, total)
-                    e.store(kept, row, v)
-                builder.branch(end)
-            builder.position_at_end(end)
+            e.finish(totals, c, c_row, vectors, alpha, keep)
             return context.get_dummy_value()
 
         return signature, emit

@@ -66,11 +66,27 @@ class Emitter:
         return value if self.bytes == 8 else self.builder.trunc(value, ir.IntType(32))
 
     def whole(self, pointer: Any) -> Any:
+        """The whole number that an element holds."""
         return self.builder.sext(self.builder.load(self.place(pointer)), ir.IntType(64))
 
     def bits(self, truths: Any) -> Any:
         """A vector of truths as the bits of a number."""
         return self.builder.zext(self.builder.bitcast(truths, ir.IntType(self.lanes)), ir.IntType(64))
+
+    def finish(self, totals: list[Any], c: Any, c_row: Any, vectors: int, alpha: Any, keep: Any) -> None:
+        """C = alpha * totals (+ C if keep), rows of so many vectors each; ends the kernel's last block."""
+        builder, gain = self.builder, self.broadcast(alpha)
+        add, put, end = (builder.append_basic_block(name) for name in ("add", "put", "end"))
+        builder.cbranch(builder.icmp_signed("!=", keep, self.number(0)), add, put)
+        for where in (add, put):
+            builder.position_at_end(where)
+            for i in range(0, len(totals), vectors):
+                c_i = self.row(c, c_row, i // vectors)
+                for v, total in enumerate(totals[i : i + vectors]):
+                    kept = self.fma(gain, total, self.load(c_i, v)) if where is add else builder.fmul(gain, total)
+                    self.store(kept, c_i, v)
+            builder.branch(end)
+        builder.position_at_end(end)
 
     def shuffle(self, a: Any, b: Any, lanes: list[int]) -> Any:
         mask = ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), lanes)
@@ -163,19 +179,7 @@ def block(rows: int, vectors: int) -> Any:
             for total, value in zip(totals, new, strict=True):
                 total.add_incoming(e.zero, before)
                 total.add_incoming(value, loop)
-            gain = e.broadcast(alpha)
-            add, put, end = (builder.append_basic_block(name) for name in ("add", "put", "end"))
-            builder.cbranch(builder.icmp_signed("!=", keep, e.number(0)), add, put)
-            for where in (add, put):
-                builder.position_at_end(where)
-                for i in range(rows):
-                    c_i = e.row(c, c_row, i)
-                    for v in range(vectors):
-                        total = totals[i * vectors + v]
-                        kept = e.fma(gain, total, e.load(c_i, v)) if where is add else builder.fmul(gain, total)
-                        e.store(kept, c_i, v)
-                builder.branch(end)
-            builder.position_at_end(end)
+            e.finish(totals, c, c_row, vectors, alpha, keep)
             return context.get_dummy_value()
 
         return signature, emit
