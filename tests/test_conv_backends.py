@@ -1,4 +1,4 @@
-"""Convolutions in the fused kernels: verbs, phases and updates within the derived bounds of `test_verbs` and `test_backends`.
+"""Convolutions in the fused kernels: verbs, phases and updates within derived bounds, as those of `test_backends`.
 
 Where the largest of a window wins, rounding may choose between equals: states are random reals here, of which no two
 sums are equal, and neurons are smooth where the net pools a maximum.
