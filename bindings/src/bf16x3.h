@@ -33,4 +33,8 @@ static tile tile_at(const JOB *job, int64_t first, int64_t samples);
 
 #include "split_products.h"
 
+#include "drives.h"
+
 #include "chain.h"
+
+#include "phases.h"

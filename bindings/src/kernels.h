@@ -33,7 +33,11 @@
 
 #include "products.h"
 
+#include "drives.h"
+
 #include "chain.h"
+
+#include "phases.h"
 
 #include "update.h"
 

@@ -1,0 +1,170 @@
+/* The phases of a batch: what is brought into a tile before it settles (chain.h), and what is written out of it after. */
+
+/* Bytes of a channel's states and drives, and of its adaptation currents. */
+INLINE size_t channel_bytes(const tile *t) { return (size_t)(3 * t->rows * t->lanes) * sizeof(real); }
+INLINE size_t current_bytes(const tile *t) {
+    return (size_t)(current_rows(t->layers, t->last + 1) * t->lanes) * sizeof(real);
+}
+
+static void clear(const tile *t, int64_t channel) {
+    memset(piece(t, 3 * channel, 1), 0, channel_bytes(t));
+    memset(current_of(t, channel, 1), 0, current_bytes(t));
+}
+
+static void copy_free(const tile *t, int64_t channel) {
+    memcpy(piece(t, 3 * channel, 1), piece(t, 3 * FREE, 1), channel_bytes(t));
+    memcpy(current_of(t, channel, 1), current_of(t, FREE, 1), current_bytes(t));
+}
+
+/* Channels as they are at the start of a nudged phase, from the free state in channel 0. */
+static void set_out(const tile *t, int form) {
+    aim(t, FREE);
+    clear(t, DIFFERENCE);
+    for (int64_t layer = 1; layer <= t->last; layer++)
+        if (t->layers[layer].pool == EQK_MAX_POOL) {
+            conv_place c = conv_at(t, layer);
+            copy(c.winners + MEAN * c.section, c.winners, c.section);
+            copy(c.winners + DIFFERENCE * c.section, c.winners, c.section);
+        }
+    if (form != RUN_DIFFERENCE) {
+        copy_free(t, MEAN);
+        if (form == RUN_STATES)
+            copy_free(t, MINUS);
+        return;
+    }
+    for (int64_t layer = 1; layer <= t->last; layer++) {
+        /* The mean drive stays that of the free state, all of it, kept in the mean channel's `up`. */
+        const real *rest = complete_drive(t, FREE, layer, 0, DRIVE);
+        combine(piece(t, 3 * MEAN + UP, layer), piece(t, 3 * FREE + UP, layer), 1, rest, elements(t, layer));
+    }
+}
+
+/* Leaves in every form the same result: mean m = (s+ + s-)/2 and difference d = (s+ - s-)/(2 beta) of each layer.
+ * A softmax readout, which takes no part in the dynamics, gets the free p and the error target - p. */
+static void finish(const tile *t, int form, real beta) {
+    const real half = (real)0.5;
+    for (int64_t layer = 1; layer <= t->last; layer++) {
+        real *mean = state_of(t, MEAN, layer), *difference = state_of(t, DIFFERENCE, layer);
+        const real *free = state_of(t, FREE, layer);
+        int64_t n = elements(t, layer);
+        if (layer == t->last && layer > t->top) {
+            copy(mean, free, n);
+            combine(difference, target_of(t), -1, free, n); /* a live nudge has moved the nudge section */
+            continue;
+        }
+        for (int64_t i = 0; i < n; i += LANES) {
+            int64_t some = n - i;
+            vec s = v_load_some(free + i, some), m = v_load_some(mean + i, some), d = v_load_some(difference + i, some);
+            if (form == RUN_STATE) {
+                d = v_div(v_sub(m, s), v_set(beta));
+                m = v_mul(v_set(half), v_add(m, s));
+            } else if (form == RUN_STATES) {
+                vec plus = m, minus = d;
+                m = v_mul(v_set(half), v_add(plus, minus));
+                d = v_div(v_mul(v_set(half), v_sub(plus, minus)), v_set(beta));
+            } else {
+                m = form == RUN_DIFFERENCE ? s : m;
+                d = v_mul(d, v_set(half / beta));
+            }
+            v_store_some(mean + i, m, some);
+            v_store_some(difference + i, d, some);
+        }
+    }
+}
+
+/* Puts samples first.. of source (B, n) into rows of a tile; spare lanes repeat the last sample: a repeated sample
+ * settles as its original does, so spare lanes change neither a residual nor an early stop. */
+static void load_rows(real *out, int64_t lanes, const real *source, int64_t first, int64_t count, int64_t n) {
+    if (lanes == 1) {
+        copy(out, source + first * n, n);
+        return;
+    }
+    transpose(out, lanes, source + first * n, n, count, n);
+    for (int64_t i = 0; count < lanes && i < n; i++)
+        for (int64_t b = count; b < lanes; b++)
+            out[i * lanes + b] = out[i * lanes + count - 1];
+}
+
+/* Writes a section's layers 1..L as blocks (B, n_l) of `out`, one after the other. */
+static void store_rows(const tile *t, int64_t section, real *out, int64_t batch, int64_t first, int64_t count) {
+    for (int64_t layer = 1; layer <= t->last; layer++) {
+        int64_t n = size_of(t, layer);
+        real *place = out + batch * t->layers[layer].row + first * n;
+        if (t->lanes == 1)
+            copy(place, piece(t, section, layer), n);
+        else
+            transpose(place, n, piece(t, section, layer), t->lanes, n, count);
+    }
+}
+
+static void load_target(const tile *t, const JOB *job, int64_t first, int64_t count) {
+    int64_t n = size_of(t, t->last), lanes = t->lanes;
+    real *target = target_of(t);
+    if (job->target) {
+        load_rows(target, lanes, job->target, first, count, n);
+        return;
+    }
+    memset(target, 0, (size_t)(n * lanes) * sizeof *target);
+    for (int64_t b = 0; b < lanes; b++)
+        target[job->labels[first + (b < count ? b : count - 1)] * lanes + b] = 1;
+}
+
+/* The tile of samples first.. of a job, whose memory begins at a line of cache. */
+static tile tile_at(const JOB *job, int64_t first, int64_t samples) {
+    int64_t last = job->count - 1, width = tile_width(job);
+    real *begin = (real *)(((uintptr_t)job->work + 63) / 64 * 64), *packed = begin;
+    begin += SPLIT ? packed_before(job->layers, job->count) : 0;
+    tile t = {job->layers, last, job->layers[last].neuron == EQK_SOFTMAX ? last - 1 : last, job->parameters,
+              begin + first / width * tile_size(job->layers, job->count, width), lanes_for(samples),
+              section_rows(job->layers, job->count), packed};
+    return t;
+}
+
+static eqk_report free_tile(const JOB *job, int64_t first, int64_t count) {
+    tile t = tile_at(job, first, count);
+    eqk_report report;
+    pack(&t, (real)job->schedule.gamma);
+    load_rows(t.memory, t.lanes, job->x, first, count, size_of(&t, 0));
+    clear(&t, FREE);
+    refresh_up(&t, FREE, 1, 1);
+    report = settle(&t, &job->schedule, RUN_FREE, 0);
+    if (t.top < t.last)
+        read_out(&t, FREE);
+    store_rows(&t, 3 * FREE + STATE, job->state, job->batch, first, count);
+    return report;
+}
+
+/* The nudged phase of a tile whose free phase is done. */
+static eqk_report nudged_tile(const JOB *job, int64_t first, int64_t count) {
+    tile t = tile_at(job, first, count);
+    eqk_report report;
+    pack(&t, (real)job->schedule.gamma);
+    load_target(&t, job, first, count);
+    set_out(&t, job->schedule.form);
+    report = settle(&t, &job->schedule, job->schedule.form, (real)job->beta);
+    finish(&t, job->schedule.form, (real)job->beta);
+    store_rows(&t, 3 * MEAN + STATE, job->mean, job->batch, first, count);
+    store_rows(&t, 3 * DIFFERENCE + STATE, job->difference, job->batch, first, count);
+    return report;
+}
+
+INLINE double larger_of(double a, double b) { return a != a || a > b ? a : b; }
+
+/* A phase of WIDTH samples, in as many tiles as they take; the report is that of the slowest. */
+INLINE eqk_report phase_of(const JOB *job, int64_t index, eqk_report (*phase)(const JOB *, int64_t, int64_t)) {
+    int64_t begin = index * WIDTH, end = begin + WIDTH < job->batch ? begin + WIDTH : job->batch, width = tile_width(job);
+    eqk_report slowest = {0, 0, 0};
+    for (int64_t first = begin; first < end; first += width) {
+        eqk_report r = phase(job, first, end - first < width ? end - first : width);
+        slowest.steps = larger_of(r.steps, slowest.steps);
+        slowest.residual = larger_of(r.residual, slowest.residual);
+        slowest.early = larger_of(r.early, slowest.early);
+    }
+    return slowest;
+}
+
+static void free_phase(const JOB *job, int64_t index) { job->report[index] = phase_of(job, index, free_tile); }
+
+static void nudged_phase(const JOB *job, int64_t index) {
+    job->report[(job->batch + WIDTH - 1) / WIDTH + index] = phase_of(job, index, nudged_tile);
+}
