@@ -5,12 +5,13 @@ BIN := .venv/bin
 CUDA ?= 13
 FUZZ_SECONDS ?= 600
 PREFIX ?= /usr/local
+PYTHONS ?= python3.11 python3.12 python3.13
 CFLAGS ?= -O3
 GPU_TESTS := tests/test_cuda.py tests/test_cuda_backend.py tests/test_cuda_conv.py tests/test_cuda_large.py
 APT = $$([ $$(id -u) = 0 ] || echo sudo) apt-get install --yes --no-install-recommends
 
 .PHONY: help demo test bench test-gpu bench-gpu lint clean fuzz install-c check-fixed check-rtl check-sanitize \
-    check-planted check-valgrind synth vectors
+    check-planted check-valgrind check-wheel synth vectors
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s%s\n", $$1, $$2 }' Makefile
@@ -55,6 +56,14 @@ check-planted: .venv/installed-test ## the bugs planted in compiled code that `m
 check-valgrind: .venv/installed-test ## C library and integer network: valgrind finds nothing (installs it on Debian)
 	command -v valgrind > /dev/null || $(APT) valgrind
 	$(BIN)/python -m pytest -q tests/test_fuzz.py tests/test_integer_vectors.py -k valgrind
+
+check-wheel: .venv/made ## one wheel installs, checks itself and trains on each of PYTHONS (python3.11 python3.12 python3.13)
+	rm -rf build/wheel
+	$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir build/wheel .
+	cd build/wheel && for python in $(PYTHONS); do \
+		home=$$(basename $$python) && $$python -m venv $$home && \
+		$$home/bin/pip install --quiet --disable-pip-version-check ./*.whl && \
+		$$home/bin/eqkernel doctor && $$home/bin/eqkernel train digits --backend c --out $$home/digits || exit 1; done
 
 install-c: ## compile the C library; put it, its header and eqkernel.pc under PREFIX (/usr/local)
 	mkdir -p $(PREFIX)/include $(PREFIX)/lib/pkgconfig
