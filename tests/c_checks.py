@@ -16,6 +16,7 @@ import test_field
 import test_gradient
 import test_independence
 import test_verbs
+import test_zeros
 from mutations import CAUGHT  # noqa: F401  (what a failing check raises)
 from test_bindings import lib
 
@@ -96,6 +97,15 @@ def zeros(dtype):
         for batch in (3, 70):
             test_c_zeros.check_gradient(batch, dtype, pattern)
         test_c_zeros.check_infinity(40, dtype, pattern, "sgd", 0.1, 3)
+
+
+def drives(dtype):
+    """test_c_zeros: tiles to the bits of samples alone, and weights that are not finite."""
+    test_zeros.check_tiles(dtype, "c", batches=(17, 64), counts=(1,))
+    for bad in (np.nan, np.inf):
+        test_zeros.check_bad_weight(bad, dtype, "c")
+    test_zeros.check_weight_that_keeps_at_rest(dtype, "c")
+    test_c_zeros.test_the_list_of_a_drive_stays_in_the_workspace(528, dtype)
 
 
 def same_bits(dtype):

@@ -1,8 +1,9 @@
-"""The C library leaves zeros out of the Hebbian products: to the same bits, whichever end they are at."""
+"""The C library leaves zeros out of Hebbian products and drives: to the same bits, wherever they are."""
 
 import numpy as np
 import pytest
 import test_verbs
+import test_zeros
 from test_bindings import ffi, library
 
 import eqkernel as eq
@@ -116,3 +117,37 @@ def test_the_scratch_must_be_as_large_as_was_asked_for():
     np.testing.assert_array_equal(update.net.buffer, before)
     sizes = [run.update_workspace(update.job, parts) for parts in range(3)]
     assert sizes[0] == 0 < sizes[1] < sizes[2]
+
+
+@pytest.mark.parametrize("dtype", test_verbs.DTYPES)
+def test_a_tile_settles_to_the_bits_of_its_samples_alone(dtype):
+    before = eq.get_threads()
+    test_zeros.check_tiles(dtype, "c")
+    eq.set_threads(before)
+
+
+@pytest.mark.parametrize("dtype", test_verbs.DTYPES)
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_weight_that_meets_zeros_alone_is_not_hidden(bad, dtype):
+    test_zeros.check_bad_weight(bad, dtype, "c")
+
+
+@pytest.mark.parametrize("dtype", test_verbs.DTYPES)
+def test_a_weight_that_keeps_its_unit_at_rest_is_not_hidden(dtype):
+    test_zeros.check_weight_that_keeps_at_rest(dtype, "c")
+
+
+@pytest.mark.parametrize("dtype", test_verbs.DTYPES)
+@pytest.mark.parametrize("pixels", [63, 528])
+def test_the_list_of_a_drive_stays_in_the_workspace(pixels, dtype):
+    """Of a last tile, whose list is the last thing in it; 528 pixels fill it."""
+    rng, run = np.random.default_rng(0), library.functions(np.dtype(dtype))
+    net = eq.Network.dense(pixels, 64, 5, dtype=dtype, backend="c")
+    x = (rng.random((3, pixels)) * (rng.random(pixels) < 0.8)).astype(dtype)
+    workspace = Workspace(net.engine.layers, net.buffer, len(x))
+    job, size = workspace.prepare(x, net.schedule), workspace.job.work_size
+    guarded = np.full(size + 3 * 64, 0xA5, np.uint8)
+    begin = 64 + (-guarded.ctypes.data) % 64 + x.itemsize  # nearly a line until the first tile begins
+    job.work = ffi.from_buffer(guarded) + begin
+    library.check(run.free_phase(job, 0, 1))
+    assert (guarded[:begin] == 0xA5).all() and (guarded[begin + size :] == 0xA5).all()

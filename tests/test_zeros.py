@@ -90,9 +90,9 @@ def test_what_is_not_finite_is_not_hidden(bad, dtype):
             check_gradient(net, *states)
 
 
-def resting(dtype):
+def resting(dtype, backend="cpu"):
     """A network and 130 samples in which some pixels are zero, and some hidden units at rest, alone or all together."""
-    net = eq.Network.dense(150, 97, 70, 5, schedule=PLAN, dtype=dtype, backend="cpu")
+    net = eq.Network.dense(150, 97, 70, 5, schedule=PLAN, dtype=dtype, backend=backend)
     rng = np.random.default_rng(2)
     for bias in net.parameters[1:4:2]:
         bias[::3] = -5
@@ -100,6 +100,8 @@ def resting(dtype):
     x = rng.random((130, 150)) * (rng.random((130, 150)) < 0.3)
     x[:, 40:90] = 0
     x[:16, 90:100] = x[16:32, 100:110] = 0  # of half a tile
+    x[:, 20:130:9] = 0
+    x[[5, 20], 20:130:9] = [[0.5], [-0.5]]  # of all samples but two
     return net, x.astype(dtype), rng.integers(0, 5, 130)
 
 
@@ -110,18 +112,22 @@ def settled(net, x, y):
     return np.hstack([*free.state[1:], *nudged.mean[1:], *nudged.difference[1:]])
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_a_tile_settles_to_the_bits_of_its_samples_alone(dtype):
-    """A single sample skips nothing."""
-    net, x, y = resting(dtype)
-    alone = {i: settled(net, x[i : i + 1], y[i : i + 1])[0] for i in (0, 15, 31, 32, 63, 129)}
-    for batch in (3, 16, 17, 64, 130):
-        for count in (1, 3):
+def check_tiles(dtype, backend, batches=(3, 16, 17, 64, 130), counts=(1, 3)):
+    """A tile settles to the bits of its samples alone: a single sample skips nothing."""
+    net, x, y = resting(dtype, backend)
+    alone = {i: settled(net, x[i : i + 1], y[i : i + 1])[0] for i in (0, 5, 15, 20, 31, 32, 63, 129)}
+    for batch in batches:
+        for count in counts:
             eq.set_threads(count)
             together = settled(net, x[:batch], y[:batch])
             for i, state in alone.items():
                 if i < batch:
                     np.testing.assert_array_equal(together[i], state, f"sample {i} of {batch}")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_tile_settles_to_the_bits_of_its_samples_alone(dtype):
+    check_tiles(dtype, "cpu")
 
 
 def unless_diverged(phase, *arguments, **options):
@@ -131,12 +137,10 @@ def unless_diverged(phase, *arguments, **options):
         return None
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_a_weight_that_meets_zeros_alone_is_not_hidden(bad, dtype):
+def check_bad_weight(bad, dtype, backend):
     """0 inf = NaN: a tile of equal samples, whose zeros are skipped, fares as one of them alone."""
     for layer, place in ((0, (4, 60)), (2, (3, 0))):
-        net, x, y = resting(dtype)
+        net, x, y = resting(dtype, backend)
         outcomes = []
         for batch in (1, 32):
             xs, ys = np.repeat(x[:1], batch, axis=0), np.repeat(y[:1], batch)
@@ -150,3 +154,28 @@ def test_a_weight_that_meets_zeros_alone_is_not_hidden(bad, dtype):
         np.testing.assert_array_equal(*outcomes)
         if layer > 0 and np.isnan(bad):
             assert np.isnan(outcomes).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_weight_that_meets_zeros_alone_is_not_hidden(bad, dtype):
+    check_bad_weight(bad, dtype, "cpu")
+
+
+def check_weight_that_keeps_at_rest(dtype, backend):
+    """-inf from a unit that is not at rest keeps another there: on its way back it meets this one's zero, a NaN."""
+    net, x, _ = resting(dtype, backend)
+    for batch in (1, 32):
+        free = eq.free_phase(net, np.repeat(x[:1], batch, axis=0))
+        live = [
+            (i, j) for i in range(70) for j in range(97) if (free.state[2][:, i] == 0).all() and free.state[1][0, j]
+        ]
+        for place in (live[0], live[-1]):
+            before, net.parameters[2][place] = net.parameters[2][place], -np.inf
+            assert unless_diverged(eq.free_phase, net, np.repeat(x[:1], batch, axis=0)) is None
+            net.parameters[2][place] = before
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_weight_that_keeps_its_unit_at_rest_is_not_hidden(dtype):
+    check_weight_that_keeps_at_rest(dtype, "cpu")

@@ -27,7 +27,7 @@ static void dense_drive_post(real *restrict drive, const real *pre, const real *
             forward_single(product, weight, n_pre, pre + first * n_pre, n_post, n_pre);
         else {
             transpose(source, lanes, pre + first * n_pre, n_pre, count, n_pre);
-            forward_tile(product, lanes, weight, n_pre, source, n_post, n_pre);
+            forward_tile(product, lanes, weight, n_pre, source, n_post, n_pre, 0);
         }
         for (int64_t b = 0; b < count; b++)
             for (int64_t i = 0; i < n_post; i++)

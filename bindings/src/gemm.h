@@ -9,10 +9,13 @@
 
 /* -- backward ------------------------------------------------------------------------------------------------------ */
 
-/* sum[i][v] += sum_k a[i a_row + k a_step] b[k b_row + v LANES ...]; `some` is how many columns the last vector has. */
-INLINE void accumulate(const int rows, const int vectors, vec sum[][8], const real *a, ptrdiff_t a_row, ptrdiff_t a_step,
-                       const real *b, ptrdiff_t b_row, int64_t depth, const int partial, int64_t some) {
-    for (int64_t k = 0; k < depth; k++) {
+/* sum[i][v] += sum_k a[i a_row + k a_step] b[k b_row + v LANES ...], k = 0..depth - 1, or those of `list` unless it is
+ * NULL; `some` is how many columns the last vector has. */
+INLINE void accumulate_listed(const int rows, const int vectors, vec sum[][8], const real *a, ptrdiff_t a_row,
+                              ptrdiff_t a_step, const real *b, ptrdiff_t b_row, int64_t depth, const int64_t *list,
+                              const int partial, int64_t some) {
+    for (int64_t j = 0; j < depth; j++) {
+        int64_t k = list ? list[j] : j;
         vec column[8];
         UNROLL for (int v = 0; v < vectors; v++)
             column[v] = partial ? v_load_first(b + k * b_row, (int)some) : v_load(b + k * b_row + v * LANES);
@@ -24,18 +27,35 @@ INLINE void accumulate(const int rows, const int vectors, vec sum[][8], const re
     }
 }
 
+INLINE void accumulate(const int rows, const int vectors, vec sum[][8], const real *a, ptrdiff_t a_row, ptrdiff_t a_step,
+                       const real *b, ptrdiff_t b_row, int64_t depth, const int partial, int64_t some) {
+    accumulate_listed(rows, vectors, sum, a, a_row, a_step, b, b_row, depth, 0, partial, some);
+}
+
 INLINE void clear_sums(const int rows, const int vectors, vec sum[][8]) {
     UNROLL for (int i = 0; i < rows; i++)
         UNROLL for (int v = 0; v < vectors; v++)
             sum[i][v] = v_set(0);
 }
 
-INLINE void block(const int rows, const int vectors, real *c, ptrdiff_t c_row, const real *a, ptrdiff_t a_row,
-                  ptrdiff_t a_step, const real *b, ptrdiff_t b_row, int64_t depth, real alpha, int keep,
-                  const int partial, int64_t some) {
-    vec sum[BLOCK_A][8], gain = v_set(alpha);
+/* A block of C. If `listed`, the k are those of a list (list_chain in zeros.h), rows of A are neighbours, and 0 comes back
+ * if a number of A that is left out is not finite. */
+INLINE int block(const int rows, const int vectors, const int listed, real *c, ptrdiff_t c_row, const real *a,
+                 ptrdiff_t a_row, ptrdiff_t a_step, const real *b, ptrdiff_t b_row, int64_t depth, real alpha, int keep,
+                 const int partial, int64_t some, const int64_t *list) {
+    vec sum[BLOCK_A][8], gain = v_set(alpha), poison = v_set(0);
     clear_sums(rows, vectors, sum);
-    accumulate(rows, vectors, sum, a, a_row, a_step, b, b_row, depth, partial, some);
+    accumulate_listed(rows, vectors, sum, a, a_row, a_step, b, b_row, listed ? list[0] : depth, listed ? list + 1 : 0,
+                      partial, some);
+    if (listed) {
+        for (int64_t j = list[0]; j < depth; j++) /* weight - weight = 0 of all that is finite */
+            for (int i = 0; i < rows; i += LANES) {
+                vec weight = v_load_some(a + list[1 + j] * a_step + i, rows - i);
+                poison = v_add(v_sub(weight, weight), poison);
+            }
+        if (v_poison(poison) != 0)
+            return 0;
+    }
     UNROLL for (int i = 0; i < rows; i++)
         UNROLL for (int v = 0; v < vectors; v++) {
             real *place = c + i * c_row + v * LANES;
@@ -46,47 +66,66 @@ INLINE void block(const int rows, const int vectors, real *c, ptrdiff_t c_row, c
             else
                 v_store(place, total);
         }
+    return 1;
 }
 
-#define BLOCK(rows, vectors, partial, some) \
-    block(rows, vectors, c + i * c_row, c_row, a + i * a_row, a_row, a_step, b, b_row, depth, alpha, keep, partial, some)
-#define COLUMN(name, vectors, partial) \
-    NOINLINE void name(real *restrict c, ptrdiff_t c_row, const real *restrict a, ptrdiff_t a_row, ptrdiff_t a_step, \
-                       const real *restrict b, ptrdiff_t b_row, int64_t rows, int64_t depth, real alpha, int keep, \
-                       int64_t some) { \
-        (void)some; \
+/* Gives back how many rows are done: those before a block that is not finite. */
+#define BLOCKS(height, vectors, partial, listed) \
+    for (; rows - i >= height; i += height) \
+        if (!block(height, vectors, listed, c + i * c_row, c_row, a + i * a_row, a_row, a_step, b, b_row, depth, alpha, \
+                   keep, partial, some, list)) \
+            return i;
+#define COLUMN(name, vectors, partial, listed) \
+    NOINLINE int64_t name(real *restrict c, ptrdiff_t c_row, const real *restrict a, ptrdiff_t a_row, ptrdiff_t a_step, \
+                          const real *restrict b, ptrdiff_t b_row, int64_t rows, int64_t depth, real alpha, int keep, \
+                          int64_t some, const int64_t *restrict list) { \
         int64_t i = 0; \
-        for (; rows - i >= BLOCK_A; i += BLOCK_A) \
-            BLOCK(BLOCK_A, vectors, partial, some); \
-        for (; rows - i >= BLOCK_B; i += BLOCK_B) \
-            BLOCK(BLOCK_B, vectors, partial, some); \
-        for (; rows - i >= BLOCK_C; i += BLOCK_C) \
-            BLOCK(BLOCK_C, vectors, partial, some); \
-        for (; i < rows; i++) \
-            BLOCK(1, vectors, partial, some); \
+        (void)some; \
+        BLOCKS(BLOCK_A, vectors, partial, listed) \
+        BLOCKS(BLOCK_B, vectors, partial, listed) \
+        BLOCKS(BLOCK_C, vectors, partial, listed) \
+        BLOCKS(1, vectors, partial, listed) \
+        return i; \
     }
-COLUMN(column_of_two, 2, 0)
-COLUMN(column_of_one, 1, 0)
-COLUMN(column_of_some, 1, 1)
+COLUMN(column_of_two, 2, 0, 0)
+COLUMN(column_of_one, 1, 0, 0)
+COLUMN(column_of_some, 1, 1, 0)
+COLUMN(listed_column_of_two, 2, 0, 1)
+COLUMN(listed_column_of_one, 1, 0, 1)
 
 /* C (rows, columns) = alpha A B (+ C if keep), A[i, k] = a[i a_row + k a_step]; C overlaps neither A nor B. */
 NOINLINE void backward(real *restrict c, ptrdiff_t c_row, const real *restrict a, ptrdiff_t a_row, ptrdiff_t a_step,
                        const real *restrict b, ptrdiff_t b_row, int64_t rows, int64_t depth, int64_t columns, real alpha,
                        int keep) {
     while (rows == 1 && columns >= 8 * LANES) {
-        block(1, 8, c, c_row, a, a_row, a_step, b, b_row, depth, alpha, keep, 0, 0);
+        block(1, 8, 0, c, c_row, a, a_row, a_step, b, b_row, depth, alpha, keep, 0, 0, 0);
         c += 8 * LANES, b += 8 * LANES, columns -= 8 * LANES;
     }
     while (columns > 0) {
         int64_t width = columns >= 2 * LANES ? 2 * LANES : columns >= LANES ? LANES : columns;
         if (width == 2 * LANES)
-            column_of_two(c, c_row, a, a_row, a_step, b, b_row, rows, depth, alpha, keep, 0);
+            column_of_two(c, c_row, a, a_row, a_step, b, b_row, rows, depth, alpha, keep, 0, 0);
         else if (width == LANES)
-            column_of_one(c, c_row, a, a_row, a_step, b, b_row, rows, depth, alpha, keep, 0);
+            column_of_one(c, c_row, a, a_row, a_step, b, b_row, rows, depth, alpha, keep, 0, 0);
         else
-            column_of_some(c, c_row, a, a_row, a_step, b, b_row, rows, depth, alpha, keep, width);
+            column_of_some(c, c_row, a, a_row, a_step, b, b_row, rows, depth, alpha, keep, width, 0);
         c += width, b += width, columns -= width;
     }
+}
+
+/* out (rows, lanes) = alpha W^T s (+ out if keep) for a tile s (depth, lanes), W (depth, rows), lanes a multiple of LANES;
+ * `list` tells which rows of s are not zero (list_chain in zeros.h), or is NULL. */
+INLINE void backward_tile(real *restrict out, ptrdiff_t lanes, const real *restrict w, const real *restrict s,
+                          int64_t rows, int64_t depth, real alpha, int keep, const int64_t *restrict list) {
+    for (ptrdiff_t at = 0, width; list && at < lanes; at += width) {
+        int64_t done;
+        width = lanes - at >= 2 * LANES ? 2 * LANES : LANES;
+        done = (width > LANES ? listed_column_of_two : listed_column_of_one)(
+            out + at, lanes, w, 1, rows, s + at, lanes, rows, depth, alpha, keep, 0, list);
+        backward(out + at + done * lanes, lanes, w + done, 1, rows, s + at, lanes, rows - done, depth, width, alpha, keep);
+    }
+    if (!list)
+        backward(out, lanes, w, 1, rows, s, lanes, rows, depth, lanes, alpha, keep);
 }
 
 /* -- forward ------------------------------------------------------------------------------------------------------- */
@@ -98,9 +137,11 @@ INLINE int64_t chain_block(int64_t depth, int64_t index, int64_t blocks) { /* wh
     return index == blocks ? depth : depth / CHAINS * index / blocks * CHAINS;
 }
 
-INLINE void forward_block(const int rows, const int vectors, real *out, ptrdiff_t lanes, const real *w, ptrdiff_t w_row,
-                          const real *s, int64_t depth) {
-    vec total[FORWARD_A][2];
+/* A block of sums. If `listed`, their k are those of lists (list_chains in zeros.h), and 0 comes back if a weight is not
+ * finite: each is tested, as weight - weight = 0, a few between two chains, which hides what that takes. */
+INLINE int forward_block(const int rows, const int vectors, const int listed, real *out, ptrdiff_t lanes, const real *w,
+                         ptrdiff_t w_row, const real *s, int64_t depth, const int64_t *list) {
+    vec total[FORWARD_A][2], poison[2] = {v_set(0), v_set(0)};
     int64_t blocks = chain_blocks(depth);
     UNROLL for (int i = 0; i < rows; i++)
         UNROLL for (int v = 0; v < vectors; v++)
@@ -109,11 +150,18 @@ INLINE void forward_block(const int rows, const int vectors, real *out, ptrdiff_
         int64_t begin = chain_block(depth, index, blocks), end = chain_block(depth, index + 1, blocks);
         int64_t chains = end - begin < CHAINS ? end - begin : CHAINS;
         for (int64_t first = begin; first < begin + chains; first++) {
+            int64_t length = (end - first + CHAINS - 1) / CHAINS, count = listed ? list[0] : length;
             vec chain[FORWARD_A][2];
+            for (int64_t k = begin + (first - begin) * LANES; listed && k < end; k += chains * LANES)
+                UNROLL for (int i = 0; i < rows; i++) {
+                    vec weight = v_load_some(w + i * w_row + k, end - k);
+                    poison[i % 2] = v_add(v_sub(weight, weight), poison[i % 2]);
+                }
             UNROLL for (int i = 0; i < rows; i++)
                 UNROLL for (int v = 0; v < vectors; v++)
                     chain[i][v] = v_set(0);
-            for (int64_t k = first; k < end; k += CHAINS) {
+            for (int64_t j = 0; j < count; j++) {
+                int64_t k = listed ? list[1 + j] : first + j * CHAINS;
                 vec column[2];
                 UNROLL for (int v = 0; v < vectors; v++)
                     column[v] = v_load(s + k * lanes + v * LANES);
@@ -123,40 +171,54 @@ INLINE void forward_block(const int rows, const int vectors, real *out, ptrdiff_
                         chain[i][v] = v_fma(weight, column[v], chain[i][v]);
                 }
             }
+            if (listed)
+                list += 1 + length;
             UNROLL for (int i = 0; i < rows; i++)
                 UNROLL for (int v = 0; v < vectors; v++)
                     total[i][v] = v_add(total[i][v], chain[i][v]);
         }
     }
+    if (listed && v_poison(v_add(poison[0], poison[1])) != 0)
+        return 0;
     UNROLL for (int i = 0; i < rows; i++)
         UNROLL for (int v = 0; v < vectors; v++) {
             real *place = out + i * lanes + v * LANES;
             v_store(place, v_add(v_load(place), total[i][v]));
         }
+    return 1;
 }
 
-#define FORWARD(name, vectors) \
-    NOINLINE void name(real *restrict out, ptrdiff_t lanes, const real *restrict w, ptrdiff_t w_row, \
-                       const real *restrict s, int64_t rows, int64_t depth) { \
+/* Gives back how many rows are done: those before a block that is not finite. */
+#define FORWARD_BLOCKS(rows_of_block, vectors, listed) \
+    for (; rows - i >= rows_of_block; i += rows_of_block) \
+        if (!forward_block(rows_of_block, vectors, listed, out + i * lanes, lanes, w + i * w_row, w_row, s, depth, list)) \
+            return i;
+#define FORWARD(name, vectors, listed) \
+    NOINLINE int64_t name(real *restrict out, ptrdiff_t lanes, const real *restrict w, ptrdiff_t w_row, \
+                          const real *restrict s, int64_t rows, int64_t depth, const int64_t *restrict list) { \
         int64_t i = 0; \
-        for (; rows - i >= FORWARD_A; i += FORWARD_A) \
-            forward_block(FORWARD_A, vectors, out + i * lanes, lanes, w + i * w_row, w_row, s, depth); \
-        for (; rows - i >= FORWARD_B; i += FORWARD_B) \
-            forward_block(FORWARD_B, vectors, out + i * lanes, lanes, w + i * w_row, w_row, s, depth); \
-        for (; i < rows; i++) \
-            forward_block(1, vectors, out + i * lanes, lanes, w + i * w_row, w_row, s, depth); \
+        FORWARD_BLOCKS(FORWARD_A, vectors, listed) \
+        FORWARD_BLOCKS(FORWARD_B, vectors, listed) \
+        FORWARD_BLOCKS(1, vectors, listed) \
+        return i; \
     }
-FORWARD(forward_two, 2)
-FORWARD(forward_one, 1)
+FORWARD(forward_two, 2, 0)
+FORWARD(forward_one, 1, 0)
+FORWARD(listed_two, 2, 1)
+FORWARD(listed_one, 1, 1)
 
-/* out (rows, lanes) += W s for a tile s (depth, lanes), lanes a multiple of LANES. */
+/* out (rows, lanes) += W s for a tile s (depth, lanes), lanes a multiple of LANES; `list` tells which rows of s are not
+ * zero, or is NULL. */
 INLINE void forward_tile(real *restrict out, ptrdiff_t lanes, const real *restrict w, ptrdiff_t w_row,
-                         const real *restrict s, int64_t rows, int64_t depth) {
-    ptrdiff_t at = 0;
-    for (; lanes - at >= 2 * LANES; at += 2 * LANES)
-        forward_two(out + at, lanes, w, w_row, s + at, rows, depth);
-    if (at < lanes)
-        forward_one(out + at, lanes, w, w_row, s + at, rows, depth);
+                         const real *restrict s, int64_t rows, int64_t depth, const int64_t *restrict list) {
+    for (ptrdiff_t at = 0, width; at < lanes; at += width) {
+        int64_t done = 0;
+        width = lanes - at >= 2 * LANES ? 2 * LANES : LANES;
+        if (list)
+            done = (width > LANES ? listed_two : listed_one)(out + at, lanes, w, w_row, s + at, rows, depth, list);
+        (width > LANES ? forward_two : forward_one)(out + at + done * lanes, lanes, w + done * w_row, w_row, s + at,
+                                                    rows - done, depth, 0);
+    }
 }
 
 enum { PARTS = CHAINS / LANES }; /* vectors that hold one row's chains */

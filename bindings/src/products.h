@@ -1,22 +1,34 @@
 /* What layers do to each other, as products of a tile's states with the matrix W into a layer, or with its lateral A. */
 
-/* out += W s, s of the layer below */
+enum { WORTH_A_LIST = 64 }; /* rows of a product: so many pay for a list */
+
+/* Of rows of zeros so many are left out that their list is worth making. */
+INLINE int are_few(int64_t count, int64_t depth) { return count < depth - depth / 8; }
+
+/* out += W s, s of the layer below. A single sample leaves nothing out: it waits for its weights, and so would a test. */
 static void weigh(const tile *t, real *out, int64_t layer, const real *s) {
     const real *w = t->theta + t->layers[layer].weight;
-    int64_t n = size_of(t, layer), below = size_of(t, layer - 1);
-    if (t->lanes == 1)
+    int64_t n = size_of(t, layer), below = size_of(t, layer - 1), *list = list_in(t);
+    if (t->lanes == 1) {
         forward_single(out, w, below, s, n, below);
-    else
-        forward_tile(out, t->lanes, w, below, s, n, below);
+        return;
+    }
+    if (n < WORTH_A_LIST || !are_few(list_chains(list, s, t->lanes, below), below))
+        list = 0;
+    forward_tile(out, t->lanes, w, below, s, n, below, list);
 }
 
 /* out (rows) = alpha W^T s (+ out if keep), W (depth, rows). */
 INLINE void transposed(const tile *t, real *out, const real *w, const real *s, int64_t rows, int64_t depth, real alpha,
                        int keep) {
-    if (t->lanes == 1)
+    int64_t *list = list_in(t);
+    if (t->lanes == 1) {
         backward(out, 0, s, 0, 1, w, rows, 1, depth, rows, alpha, keep);
-    else
-        backward(out, t->lanes, w, 1, rows, s, t->lanes, rows, depth, t->lanes, alpha, keep);
+        return;
+    }
+    if (rows < WORTH_A_LIST || !are_few(list_chain(list, s, t->lanes, 0, depth, 1), depth))
+        list = 0;
+    backward_tile(out, t->lanes, w, s, rows, depth, alpha, keep, list);
 }
 
 /* out = alpha W^T s, of the layer below; s of `layer` */

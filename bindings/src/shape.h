@@ -104,6 +104,15 @@ static inline int64_t listing_room(int64_t n_pre, int64_t n_post, int64_t depth,
     return is_small(n_pre, n_post) ? 0 : numbers + (blocks + 1) * group * chains / 8; /* and words of 8 bytes */
 }
 
+/* The list of a tile's rows that are not zero (list_chains), for the largest layer: their numbers, of 8 bytes, and a count
+ * for each chain. */
+static inline int64_t list_room(const eqk_layer *layers, int64_t count, int64_t chains) {
+    int64_t most = 0;
+    for (int64_t l = 0; l < count; l++)
+        most = layers[l].size > most ? layers[l].size : most;
+    return round_up((most + most / 32 + chains) * chains / 8, chains);
+}
+
 /* The most that the update of any layer takes. */
 static inline int64_t update_room(const eqk_layer *layers, int64_t count, int64_t batch, int64_t chains) {
     int64_t most = 0;

@@ -15,6 +15,7 @@
  *     of each channel: the adaptation currents of those layers that adapt
  *     of each convolution: packed weights upwards and downwards; the winners of max pooling, one section a channel
  *     map          room for one map before it is pooled
+ *     list         the rows of a layer that are not zero in all samples, see zeros.h; or,
  *     split        states that a product of split factors is made from, see packing.h
  *
  * A network with convolutions has tiles of CHAINS samples at most, since its states are large.
@@ -58,7 +59,7 @@ INLINE int64_t current_rows(const eqk_layer *layers, int64_t layer) {
 INLINE int64_t tile_width(const JOB *job) { return has_convs(job->layers, job->count) ? CHAINS : WIDTH; }
 INLINE int64_t lanes_for(int64_t samples) { return samples == 1 && !SPLIT ? 1 : samples <= CHAINS ? CHAINS : WIDTH; }
 
-/* Numbers that a tile takes before what is split: a multiple of a line of cache. */
+/* Numbers that a tile takes before the list, or what is split: a multiple of a line of cache. */
 INLINE int64_t state_size(const eqk_layer *layers, int64_t count, int64_t lanes) {
     int64_t rows = rounded(layers[0].size) + SECTIONS * section_rows(layers, count) + rounded(layers[count - 1].size);
     rows += CHANNELS * current_rows(layers, count);
@@ -66,7 +67,8 @@ INLINE int64_t state_size(const eqk_layer *layers, int64_t count, int64_t lanes)
 }
 
 INLINE int64_t tile_size(const eqk_layer *layers, int64_t count, int64_t lanes) {
-    return state_size(layers, count, lanes) + (SPLIT ? split_room(layers, count, lanes) : 0);
+    int64_t room = SPLIT ? split_room(layers, count, lanes) : list_room(layers, count, CHAINS);
+    return state_size(layers, count, lanes) + room;
 }
 
 INLINE int64_t size_of(const tile *t, int64_t layer) { return t->layers[layer].size; }
@@ -111,6 +113,10 @@ static conv_place conv_at(const tile *t, int64_t layer) {
     c.map = at;
     c.section = round_up(post_size(&c.g), CHAINS) * t->lanes;
     return c;
+}
+
+INLINE int64_t *list_in(const tile *t) {
+    return (int64_t *)(t->memory + state_size(t->layers, t->last + 1, t->lanes));
 }
 
 INLINE int is_conv(const tile *t, int64_t layer) { return t->layers[layer].kernel != 0; }

@@ -151,3 +151,34 @@ static double cost_without_zeros(int64_t units, int64_t lanes, int64_t depth, in
     const double listing = (double)units * (depth + 10 * spans), packing = (units / GROUP + 1) * 5.0 * depth * vectors;
     return (double)nonzero * entry + listing + packing;
 }
+
+/* -- of a tile's rows ---------------------------------------------------------------------------------------------- */
+
+/* Lists the rows k = first, first + step, ... < end of a tile s that are not zero in all lanes: how many they are, they,
+ * and then those that are. Gives back how many. */
+static int64_t list_chain(int64_t *restrict list, const real *restrict s, ptrdiff_t lanes, int64_t first, int64_t end,
+                          int64_t step) {
+    int64_t length = (end - first + step - 1) / step, count = 0;
+    for (int64_t j = 0; j < length; j++) {
+        unsigned nonzero = 0;
+        for (ptrdiff_t b = 0; b < lanes; b += LANES)
+            nonzero |= v_nonzero(v_load(s + (first + j * step) * lanes + b));
+        list[1 + count] = list[length - j + count] = first + j * step; /* the one that is wrong is written over */
+        count += nonzero != 0;
+    }
+    list[0] = count;
+    return count;
+}
+
+/* The same of each chain of a forward product, one after the other. */
+static int64_t list_chains(int64_t *restrict list, const real *restrict s, ptrdiff_t lanes, int64_t depth) {
+    int64_t blocks = chain_blocks(depth), count = 0;
+    for (int64_t index = 0; index < blocks; index++) {
+        int64_t begin = chain_block(depth, index, blocks), end = chain_block(depth, index + 1, blocks);
+        for (int64_t first = begin; first < end && first < begin + CHAINS; first++) {
+            count += list_chain(list, s, lanes, first, end, CHAINS);
+            list += 1 + (end - first + CHAINS - 1) / CHAINS;
+        }
+    }
+    return count;
+}
