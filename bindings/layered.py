@@ -121,6 +121,7 @@ class Layered(layered.Layered):
         wires = zip(network.connections, network.parameters, strict=True)
         self.synapses = sum(w.size * positions(c, network) for c, w in wires)
         self.workspace = None
+        self._rooms = np.empty(0, np.uint8)  # what the threads of an update work in
 
     def reserve(self, batch: int, reuse: bool) -> Workspace:
         """Memory for a batch: new, or the network's own, which grows to the largest batch and is then used again."""
@@ -209,9 +210,9 @@ class Layered(layered.Layered):
             job.first = pointer(first)
         if second.size:
             job.second = pointer(second)
-        if size := run.update_workspace(job, get_threads()):
-            scratch = np.empty(size // dtype.itemsize, dtype)
-            job.work, job.work_size = ffi.from_buffer(scratch), size
+        if (size := run.update_workspace(job, get_threads())) > self._rooms.size:
+            self._rooms = np.empty(size, np.uint8)
+        job.work, job.work_size = ffi.from_buffer(self._rooms), self._rooms.size
 
         def part(index: int, parts: int) -> None:
             check(run.update(job, index, parts))

@@ -31,7 +31,10 @@ class Update:
         self.mean, self.difference = workspace.mean, workspace.difference
         for array, part in zip((self.x, self.mean, self.difference), ZEROS[zeros], strict=True):
             array[...] = rng.standard_normal(array.shape)
-            array[rng.random(array.shape) < part] *= 0  # of either sign
+            dark = rng.random(array.size) < part
+            same = rng.random(array.size // 2) < 0.9  # neighbours are mostly dark together, as pixels are
+            dark[1::2][same] = dark[: 2 * same.size : 2][same]
+            array[dark.reshape(array.shape)] *= 0  # of either sign
         job = self.job = workspace.job
         self.blocks("difference")[0][:, 8:16] = 0  # units that do not change
         self.x[:, :70] = 0  # and a dark edge

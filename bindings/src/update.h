@@ -164,7 +164,6 @@ static void learn_chunk(const JOB *job, const synapse *s, const listing *l, int6
     const int64_t pitch = wide * LANES, few = l->across ? WORD : wide < 4 * SPAN ? 4 * SPAN / wide : 1;
     const int still = stays(&job->optimiser);
     for (int64_t block = 0; block < l->blocks; block++) {
-        const real *values = l->values + block * l->group * l->held;
         const int last = block == l->blocks - 1;
         uint64_t live = pack_chunk(l->chunk, &l->lanes, lane, some, wide, block * WORD, in_block(l->depth, block));
         for (int64_t i = 0; i < count; i += few) { /* as many as learn at once */
@@ -172,9 +171,8 @@ static void learn_chunk(const JOB *job, const synapse *s, const listing *l, int6
             real *sums = l->sums + (l->blocks > 1 ? i * pitch : 0);
             if (still && !any_word(l->seen + i, n))
                 continue;
-            for (int64_t j = i; j < i + n; j++)
-                sum_unit(sums + (j - i) * pitch, values + j * l->held, l->words[block * l->group + j] & live, l->chunk,
-                         wide, block > 0, last ? s->scale : 1);
+            for (int64_t j = i; j < i + n;)
+                j += sum_units(l, block, j, i + n - j, live, wide, sums + (j - i) * pitch, last ? s->scale : 1);
             if (last && l->across)
                 learn_across(job, s->at + lane * s->n_pre + unit + i, s->n_pre, sums, pitch, n, some);
             else if (last)

@@ -49,7 +49,7 @@ enum {
 
 #if defined(__GNUC__)
 INLINE int lowest_bit(uint64_t word) { return __builtin_ctzll(word); } /* its place; word is not 0 */
-INLINE int count_bits(unsigned word) { return __builtin_popcount(word); }
+INLINE int count_bits(uint64_t word) { return __builtin_popcountll(word); }
 #else
 INLINE int lowest_bit(uint64_t word) {
     int place = 0;
@@ -57,13 +57,21 @@ INLINE int lowest_bit(uint64_t word) {
         place++;
     return place;
 }
-INLINE int count_bits(unsigned word) {
+INLINE int count_bits(uint64_t word) {
     int count = 0;
     for (; word; word >>= 1)
         count += word & 1;
     return count;
 }
 #endif
+
+/* What was loaded is used more than once: the compiler is not to load it every time. */
+INLINE vec v_loaded(vec a) {
+#if LANES > 1 && defined(__GNUC__)
+    __asm__("" : "+v"(a));
+#endif
+    return a;
+}
 
 /* All LANES at p, or the first n of them, n > 0; missing lanes are 0. */
 INLINE vec v_load_some(const real *p, int64_t n) { return n >= LANES ? v_load(p) : v_load_first(p, (int)n); }
