@@ -34,7 +34,7 @@ class Workspace(layered.Workspace):
         self._views = {}
         self._schedule: Schedule | None = None
         self._moments: list[NDArray] | None = None
-        self.run = functions(self.dtype)
+        self.run, self._kind = functions(self.dtype), POINTER[self.dtype]
         self.layers, self.parameters = layers, parameters
         job = self.job = ffi.new(f"eqk_job_{SUFFIX[self.dtype]} *")
         job.version, job.variant, job.batch = lib.EQK_ABI_VERSION, variant(), batch
@@ -44,7 +44,7 @@ class Workspace(layered.Workspace):
         rows = int(layers["size"][1:].sum())
         self.memory = np.zeros(self.run.workspace(job), np.uint8)
         self.state, self.mean, self.difference = (np.zeros(batch * rows, self.dtype) for _ in range(3))
-        self.report = np.zeros((2, self.run.tiles(batch), 3))
+        self.report = np.zeros((2 * self.run.tiles(batch), 3))
         job.work, job.work_size = ffi.from_buffer(self.memory), self.memory.size
         self._point()
 
@@ -56,7 +56,7 @@ class Workspace(layered.Workspace):
 
     def pointer(self, array: NDArray) -> Any:
         """Where an array of the network's type begins."""
-        return ffi.from_buffer(POINTER[self.dtype], array)
+        return ffi.from_buffer(self._kind, array)
 
     def with_own_results(self) -> Workspace:
         """A workspace that shares all but the arrays a nudged phase returns."""
@@ -74,11 +74,11 @@ class Workspace(layered.Workspace):
 
     def prepare(self, x: NDArray, schedule: Schedule) -> Any:
         """The job of a batch x (B, n_0) under `schedule`; x must stay alive until the call."""
-        job, plan = self.job, self.job.schedule
+        job = self.job
         job.variant, job.batch, job.x = variant(), len(x), self.pointer(x)
         if self._schedule is schedule:
             return job
-        self._schedule = schedule
+        self._schedule, plan = schedule, job.schedule
         plan.gamma, plan.step = schedule.gamma, schedule.step
         plan.tolerance = schedule.tolerance if schedule.early_stop and schedule.tolerance else 0.0
         plan.free_steps, plan.nudged_steps = schedule.free_steps, schedule.nudged_steps
@@ -103,11 +103,11 @@ class Workspace(layered.Workspace):
             self._moments = moments
             job.first, job.second = (self.pointer(m) if m.size else ffi.NULL for m in moments)
 
-    def settled(self, phase: int, batch: int) -> Settled:
-        """Steps, residual and early residual of a phase (0 free, 1 nudged), those of the slowest tile."""
-        tiles = self.run.tiles(batch)
-        rows = self.report.reshape(-1, 3)[phase * tiles : (phase + 1) * tiles]
-        taken, residual, early = (rows[0] if tiles == 1 else rows.max(axis=0)).tolist()  # a NaN wins
+    def settled(self, phase: int, tiles: int) -> Settled:
+        """Steps, residual and early residual of a phase (0 free, 1 nudged), those of the slowest of its tiles."""
+        first = phase * tiles
+        slowest = self.report[first] if tiles == 1 else self.report[first : first + tiles].max(axis=0)  # a NaN wins
+        taken, residual, early = slowest.tolist()
         return int(taken), residual, early
 
 
@@ -117,7 +117,8 @@ class Layered(layered.Layered):
     workspace: Workspace | None
 
     def __init__(self, network: Network, layers: NDArray) -> None:
-        self.network, self.layers = network, layers
+        self.network, self.layers, self.tiles = network, layers, functions(network.dtype).tiles
+        self.reports_nan = not network.has_readout  # a residual is not finite where a state is not
         wires = zip(network.connections, network.parameters, strict=True)
         self.synapses = sum(w.size * positions(c, network) for c, w in wires)
         self.workspace = None
@@ -138,8 +139,8 @@ class Layered(layered.Layered):
         workspace = self.reserve(len(x), reuse)
         job = workspace.prepare(x, schedule)
         self._pack(workspace)
-        self._over_tiles(workspace.run.free_phase, job, schedule.free_steps)
-        return workspace, [x, *workspace.views("state", len(x))], workspace.settled(0, len(x))
+        tiles = self._over_tiles(workspace.run.free_phase, job, schedule.free_steps)
+        return workspace, [x, *workspace.views("state", len(x))], workspace.settled(0, tiles)
 
     def nudged(
         self, workspace: Workspace, x: NDArray, target: NDArray, beta: float, variant: str, schedule: Schedule  # type: ignore[override]
@@ -148,9 +149,9 @@ class Layered(layered.Layered):
         job = workspace.prepare(x, schedule)
         workspace.aim(target, beta, variant, schedule)
         self._pack(workspace)
-        self._over_tiles(workspace.run.nudged_phase, job, schedule.nudged_steps)
-        mean, difference = ([x, *workspace.views(name, len(x))] for name in ("mean", "difference"))
-        return mean, difference, workspace.settled(1, len(x))
+        tiles = self._over_tiles(workspace.run.nudged_phase, job, schedule.nudged_steps)
+        mean, difference = [x, *workspace.views("mean", len(x))], [x, *workspace.views("difference", len(x))]
+        return mean, difference, workspace.settled(1, tiles)
 
     def step(
         self, x: NDArray, target: NDArray | None, labels: NDArray | None, beta: float, variant: str,
@@ -173,7 +174,8 @@ class Layered(layered.Layered):
         workspace.learn(optimiser, network.buffer)
         if workspace.run.train_step(job, workspace.loss, workspace.correct):
             return None
-        return Whole(workspace.settled(0, batch), workspace.settled(1, batch), workspace.loss[0], workspace.correct[0])
+        tiles = self.tiles(batch)
+        return Whole(workspace.settled(0, tiles), workspace.settled(1, tiles), workspace.loss[0], workspace.correct[0])
 
     def _pack(self, workspace: Workspace) -> None:
         """Brings the weights into the form of the workspace's precision."""
@@ -181,16 +183,19 @@ class Layered(layered.Layered):
             pack = lambda part, parts: check(workspace.run.pack(workspace.job, part, parts))  # noqa: E731
             spread(pack, get_threads(), 10.0 * self.synapses)  # instructions a weight, as counted
 
-    def _over_tiles(self, phase: Any, job: Any, steps: int) -> None:  # type: ignore[override]
-        count = functions(self.network.dtype).tiles(job.batch)
-
+    def _over_tiles(self, phase: Any, job: Any, steps: int) -> int:  # type: ignore[override]
+        """Runs all tiles; how many these are."""
+        batch = job.batch
+        count = self.tiles(batch)
         if count == 1:
-            return check(phase(job, 0, 1))
+            check(phase(job, 0, 1))
+            return 1
 
         def part(index: int, parts: int) -> None:
             check(phase(job, count * index // parts, count * (index + 1) // parts))
 
-        spread(part, count, 2.0 * self.synapses * job.batch * steps)
+        spread(part, count, 2.0 * self.synapses * batch * steps)
+        return count
 
     def _update(self, theta, first, second, mean, difference, schedule, rule, rates, hyper) -> None:  # type: ignore[no-untyped-def]
         run, dtype = functions(self.network.dtype), self.network.dtype

@@ -41,7 +41,7 @@ def get_precision() -> str:
 
 def code_for(dtype: np.dtype) -> int:
     """The code of the precision by which the library knows it; float64 is never rounded."""
-    return _code if dtype == np.float32 else 0
+    return _code if _code and dtype == np.float32 else 0
 
 
 def detail() -> str:

@@ -8,7 +8,7 @@ what it does to the gradient, and what it was measured to be worth.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -52,7 +52,7 @@ def rewarded(network: Network, free: Equilibrium, y: ArrayLike, nudged: Nudged, 
     """The nudged states with every sample's difference times its reward; y labels (B,) or targets (B, n_L)."""
     target = targets_of(network, y)
     factor = find_reward(reward).factor(network.cost.loss(free.output, target)).astype(network.dtype)
-    return replace(nudged, difference=[d * factor[:, None] for d in nudged.difference])
+    return nudged._replace(difference=[d * factor[:, None] for d in nudged.difference])
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def adjusted(network: Network, free: Equilibrium, nudged: Nudged, adjustment: Ad
     difference = [kept * d for d in nudged.difference]
     if network.has_readout:
         difference[-1] = nudged.difference[-1]
-    return replace(nudged, mean=mean, difference=difference)
+    return nudged._replace(mean=mean, difference=difference)
 
 
 def modulated(

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import weightfile
+from .alignment import LINE, aligned
 from .backends import choose, load_backend
 from .connections import Bias, Connection, Dense, Lateral
 from .costs import Cost, CrossEntropy, find_cost
@@ -20,8 +21,6 @@ from .errors import EqkernelError, is_finite, is_whole
 from .neurons import find_neuron
 from .relaxation import Relaxation
 from .schedules import Schedule, find_schedule
-
-_LINE = 16  # parameters start on 64-byte lines
 
 
 @dataclass(frozen=True)
@@ -98,9 +97,10 @@ class Network:
         self._check()
         self.top = len(self.layers) - (2 if self.has_readout else 1)
         shapes = [connection.shape(self.shapes) for connection in self.connections]
-        starts = np.cumsum([0] + [-(-int(np.prod(shape)) // _LINE) * _LINE for shape in shapes])
+        line = LINE // 4  # numbers from one parameter's begin to a next one's; float64's are as far apart
+        starts = np.cumsum([0] + [-(-int(np.prod(shape)) // line) * line for shape in shapes])
         self.offsets = [int(start) for start in starts[:-1]]
-        self.buffer = np.zeros(int(starts[-1]), self.dtype)
+        self.buffer = aligned(1, int(starts[-1]), self.dtype)[0]
         self.parameters: list[NDArray] = [
             self.buffer[at : at + int(np.prod(shape))].reshape(shape)
             for at, shape in zip(self.offsets, shapes, strict=True)

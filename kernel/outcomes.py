@@ -17,6 +17,9 @@ class Outcome(Enum):
     DIVERGED = "the state diverged"
 
 
+FIXED_STEPS, SETTLED = Outcome.FIXED_STEPS, Outcome.SETTLED  # an enumeration looks its members up slowly
+
+
 class UnsettledWarning(UserWarning):
     """A settle ran out of steps; given once for each network, and every Step says so too."""
 
@@ -30,5 +33,5 @@ def judge(residual: float, early: float, steps: int, tolerance: float | None) ->
     if not residual < float("inf") or (steps >= 20 and residual > 2 * early and residual > 1e-6):
         return Outcome.DIVERGED
     if tolerance is None or steps == 1:
-        return Outcome.FIXED_STEPS
-    return Outcome.SETTLED if residual < tolerance else Outcome.OUT_OF_STEPS
+        return FIXED_STEPS
+    return SETTLED if residual < tolerance else Outcome.OUT_OF_STEPS

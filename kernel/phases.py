@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import sys
 import warnings
-from dataclasses import dataclass, field
 from math import isfinite
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .errors import DivergenceError, EqkernelError, all_finite, as_array, is_finite, lookup
 from .interop import check_finite, on_device, returner, stream_of, targets_of, to_network
-from .outcomes import Outcome, UnsettledWarning, judge
+from .outcomes import FIXED_STEPS, SETTLED, Outcome, UnsettledWarning, judge
 from .schedules import Schedule, find_schedule
 
 if TYPE_CHECKING:
@@ -23,8 +22,7 @@ VARIANTS = {"centered": 2, "positive": 1, "negative": 1}
 Settled = tuple[int, float, float]  # steps, the residual of the last, and the largest of their first half
 
 
-@dataclass(frozen=True)
-class Equilibrium:
+class Equilibrium(NamedTuple):
     """A settled state: state[l] (B, n_l) are the rates of layer l, state[0] the input, state[-1] the output.
 
     residual is the largest change of a rate in the last step; outcome says whether that counts as settled.
@@ -35,7 +33,7 @@ class Equilibrium:
     residual: float
     outcome: Outcome
     schedule: Schedule
-    memory: Any = field(repr=False)
+    memory: Any
 
     @property
     def output(self) -> NDArray:
@@ -43,8 +41,7 @@ class Equilibrium:
         return self.state[-1]
 
 
-@dataclass(frozen=True)
-class Nudged:
+class Nudged(NamedTuple):
     """The nudged states, as mean m = (s+ + s-)/2 and difference d = (s+ - s-)/(2 beta), lists of (B, n_l).
 
     One-sided variants put the free state in place of one of them, and beta for 2 beta. The difference of a softmax
@@ -70,19 +67,27 @@ def free_phase(
     network that does not settle.
     """
     plan = network.schedule if schedule is None else find_schedule(schedule)
+    if network.arrays is np:
+        return _free(network, x, plan, reuse)
     back = returner(network, x)
     with stream_of(network, x):
-        x = check_input(network, x)
-        if not reuse:
-            x = x.copy()  # the result must not follow a batch that its owner refills
-        memory, state, settled = network.engine.free(x, plan, reuse)
-        reported = getattr(network.engine, "reports_nan", False)
-        if not (isfinite(settled[1]) if reported else all_finite(state[-1])):
-            settled = settled[0], float("nan"), settled[2]
-            if on_device(x):
-                check_finite("x", x)
-        outcome = judged(network, "free", settled, plan)
-        return Equilibrium(back(state), settled[0], settled[1], outcome, plan, memory)
+        free = _free(network, x, plan, reuse)
+        return free._replace(state=back(free.state))
+
+
+def _free(network: Network, x: ArrayLike, plan: Schedule, reuse: bool) -> Equilibrium:
+    """The free phase, its state where the network computes."""
+    x = check_input(network, x)
+    if not reuse:
+        x = x.copy()  # the result must not follow a batch that its owner refills
+    memory, state, settled = network.engine.free(x, plan, reuse)
+    reported = getattr(network.engine, "reports_nan", False)
+    if not (isfinite(settled[1]) if reported else all_finite(state[-1])):
+        settled = settled[0], float("nan"), settled[2]
+        if on_device(x):
+            check_finite("x", x)
+    outcome = judged(network, "free", settled, plan)
+    return Equilibrium(state, settled[0], settled[1], outcome, plan, memory)
 
 
 def nudged_phase(
@@ -105,17 +110,26 @@ def nudged_phase(
     plan = free.schedule if schedule is None else find_schedule(schedule)
     if not (is_finite(beta) and beta > 0):
         raise EqkernelError(f"beta must be a positive number, not {beta!r}: it is the strength of the nudge")
-    x = free.state[0]
-    back = returner(network, x)
-    with stream_of(network, x):
-        target = targets_of(network, y)
-        if len(target) != len(x):
-            raise EqkernelError(f"x has {len(x)} samples and y has {len(target)}")
-        memory = free.memory if reuse else network.engine.detach(free.memory)
-        x = to_network(network, "x", x)
-        mean, difference, settled = network.engine.nudged(memory, x, target, float(beta), variant, plan)
-        outcome = judged(network, "nudged", settled, plan)
-        return Nudged(back(mean), back(difference), settled[0], settled[1], outcome, plan)
+    if network.arrays is np:
+        return _nudged(network, free, y, float(beta), variant, plan, reuse)
+    back = returner(network, free.state[0])
+    with stream_of(network, free.state[0]):
+        nudged = _nudged(network, free, y, float(beta), variant, plan, reuse)
+        return nudged._replace(mean=back(nudged.mean), difference=back(nudged.difference))
+
+
+def _nudged(
+    network: Network, free: Equilibrium, y: ArrayLike, beta: float, variant: str, plan: Schedule, reuse: bool
+) -> Nudged:
+    """The nudged phase, its states where the network computes."""
+    x, target = free.state[0], targets_of(network, y)
+    if len(target) != len(x):
+        raise EqkernelError(f"x has {len(x)} samples and y has {len(target)}")
+    memory = free.memory if reuse else network.engine.detach(free.memory)
+    x = to_network(network, "x", x)
+    mean, difference, settled = network.engine.nudged(memory, x, target, beta, variant, plan)
+    outcome = judged(network, "nudged", settled, plan)
+    return Nudged(mean, difference, settled[0], settled[1], outcome, plan)
 
 
 def settle(
@@ -176,12 +190,14 @@ def judged(network: Network, phase: str, settled: Settled, schedule: Schedule) -
     """The outcome of a phase; DivergenceError for one that diverged, a warning for the first that did not settle."""
     steps, residual, early = settled
     outcome = judge(residual, early, steps, schedule.tolerance)
+    if outcome is FIXED_STEPS or outcome is SETTLED:
+        return outcome
     if outcome is Outcome.DIVERGED:
         raise DivergenceError(
             f"the {phase} phase diverged: residual {residual:.3g} after {steps} steps. Lower the learning rate, gamma "
             "or step, or give lateral connections a smaller bound; the weights may already be spoilt"
         )
-    if outcome is Outcome.OUT_OF_STEPS and not network.warned:
+    if not network.warned:
         network.warned = True
         warnings.warn(
             f"{phase} phase: {outcome.value} (residual {residual:.3g}, tolerance {schedule.tolerance:g}; "

@@ -112,3 +112,9 @@ def test_skip_and_lateral_connections_drive_as_their_energy_says(backend):
 
 def test_repr_says_what_the_network_is():
     assert repr(Network.dense(6, 8, 3, backend="cpu")) == "Network(6-8-3, 83 parameters, cross-entropy, few-step, cpu)"
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_every_parameter_begins_a_line_of_the_cache(dtype):
+    for net in (Network.dense(5, 7, 3, dtype=dtype), Network.recurrent(9, 5, 2, dtype=dtype)):
+        assert [w.ctypes.data % 64 for w in net.parameters] == [0] * len(net.parameters)

@@ -7,8 +7,6 @@ from numpy.typing import NDArray
 
 from ..errors import EqkernelError
 
-LINE = 64  # bytes that a cache fetches at a time, and a vector: loads that cross a border of two are half as fast
-
 
 def flat_in(array: NDArray, shape: tuple[int, ...], like: NDArray) -> NDArray:
     """An array to be read, flat and of the type of `like`; copied if it was laid out otherwise.
@@ -25,12 +23,3 @@ def flat_out(array: NDArray) -> NDArray:
     if not array.flags.c_contiguous:
         raise EqkernelError("a kernel writes C-contiguous arrays only: pass np.ascontiguousarray(...) and copy back")
     return array.reshape(-1)
-
-
-def aligned(rows: int, columns: int, dtype: np.dtype) -> NDArray:
-    """An array (rows, >= columns) whose every row begins a line of the cache; what is in it is undefined."""
-    line = LINE // dtype.itemsize
-    columns = -(-columns // line) * line
-    whole = np.empty(rows * columns + line, dtype)
-    skip = -whole.ctypes.data % LINE // dtype.itemsize
-    return whole[skip : skip + rows * columns].reshape(rows, columns)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..alignment import aligned
 from ..connections import Conv
 from ..costs import one_hot
 from ..errors import EqkernelError, all_finite
@@ -21,7 +22,6 @@ from ..outcomes import Outcome, judge
 from ..schedules import FORMS, NUDGES, ORDERS, Schedule
 from ..step import Whole
 from . import chain, conv, tiles, update
-from .arrays import aligned
 from .microkernel import VECTOR_BYTES
 from .plan import Plan
 from .threads import get_threads, spread
@@ -51,7 +51,7 @@ class Workspace:
         rows = int(plan.table[1:, tiles.SIZE].sum())
         self.batch, self.width = batch, plan.width
         self.blocks = [(int(row), int(n)) for row, n in plan.table[1:, [tiles.ROW, tiles.SIZE]]]
-        self.tiles = np.zeros((count, plan.size), dtype)
+        self.tiles = aligned(count, plan.size, dtype)
         for at, pair in plan.constants.items():
             self.tiles[:, at : at + 2] = pair
         self.state, self.mean, self.difference = (np.zeros(batch * rows, dtype) for _ in range(3))
