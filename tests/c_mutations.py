@@ -194,7 +194,7 @@ MUTATIONS = [Mutation(*row) for row in (
      "avx512_f64"),
     ("what is negative taken for zero by AVX2", "OP(cmp)(a, v_set(0), _CMP_NEQ_UQ)", "OP(cmp)(a, v_set(0), _CMP_GT_OQ)",
      "zeros", "avx2_f32"),
-    ("an infinity does not meet its zeros", "return v_poison(poison) == 0 ? count : -1;", "return count;", "zeros"),
+    ("an infinity does not meet its zeros", "v_poison(poison) != 0 ? -1 :", "0 ? -1 :", "zeros"),
     ("a chunk judged by its last vector", "nonzero |= v_nonzero(value)", "nonzero = v_nonzero(value)", "zeros",
      "scalar_f32"),
     ("sums begun anew in every block", "keep = block > 0", "keep = 0", "zeros", "avx512_f64"),

@@ -69,6 +69,7 @@ PLANTED = (
     Mutation("a label let through", "job->labels[b] < classes", "job->labels[b] <= classes", "", "abi_f64"),
     Mutation("a neuron let through", "layer->neuron <= EQK_FHN,", "layer->neuron <= EQK_FHN + 99,", "", "abi_f32"),
     Mutation("rows beyond a matrix packed", "first + i < rows ? depth - k : 0", "depth - k", "", "bf16_f32"),
+    Mutation("scratch of filters short of a vector", "2 * post_size(g) + chains;", "2 * post_size(g);", "", "abi_f32"),
     Mutation("workspace a line short", "packed) * sizeof(EQK_REAL) + 64", "packed) * sizeof(EQK_REAL)", "", "abi_f32"),
 )
 

@@ -201,12 +201,12 @@ static void learn_matrix(const JOB *job, const synapse *s, int64_t begin, int64_
     const int64_t depth = s->d_pre ? 2 * s->batch : s->batch, vectors = (s->n_pre + LANES - 1) / LANES;
     side post = {s->d_post, s->m_post, s->n_post, s->batch, begin, end};
     side pre = {s->m_pre, s->d_pre, s->n_pre, s->batch, 0, s->n_pre};
-    int64_t posts = is_small(s->n_pre, s->n_post) ? -1 : count_side(&post, depth);
-    int64_t pres = posts < 0 ? -1 : count_side(&pre, depth);
+    double posts = is_small(s->n_pre, s->n_post) ? -1 : count_side(&post, depth);
+    double pres = posts < 0 ? -1 : count_side(&pre, depth);
     double whole = (double)s->n_post * vectors * depth, by_post = cost_without_zeros(s->n_post, s->n_pre, depth, posts);
     double by_pre = cost_without_zeros(s->n_pre, s->n_post, depth, pres) + 4.0 * s->n_post * vectors;
-    if (stays(&job->optimiser) && posts < s->n_post) /* what stays is not fetched */
-        by_post -= 8.0 * vectors * (s->n_post - posts);
+    if (stays(&job->optimiser) && posts < (double)s->n_post) /* what stays is not fetched */
+        by_post -= 8.0 * vectors * ((double)s->n_post - posts);
     if (pres < 0 || (whole <= by_post && whole <= by_pre))
         learn_whole(job, s, begin, end);
     else {

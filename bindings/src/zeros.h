@@ -21,23 +21,26 @@ INLINE const real *sample_of(const side *s, int64_t k) {
     return k < s->batch ? s->first + k * s->n : s->second + (k - s->batch) * s->n;
 }
 
-/* How many of n numbers are not 0; -1 if one is not finite. */
-static int64_t count_nonzero(const real *a, int64_t n) {
-    int64_t count = 0;
+/* How many of n numbers a sum has to go through: those that are not 0, or .8 of those in pairs that are not 0 both
+ * (`sum_units`); -1 if one is not finite. */
+static double count_left(const real *a, int64_t n) {
+    int64_t single = 0, paired = 0;
     vec poison = v_set(0);
     for (int64_t i = 0; i < n; i += LANES) {
         vec value = v_load_some(a + i, n - i);
-        count += count_bits(v_nonzero(value));
+        unsigned bits = v_nonzero(value);
+        single += count_bits(bits);
+        paired += 2 * count_bits((bits | bits >> 1) & 0x5555);
         poison = v_fma(value, v_set(0), poison);
     }
-    return v_poison(poison) == 0 ? count : -1;
+    return v_poison(poison) != 0 ? -1 : 0.8 * (double)paired < (double)single ? 0.8 * (double)paired : (double)single;
 }
 
 /* The same of a side's samples 0..depth - 1. */
-static int64_t count_side(const side *s, int64_t depth) {
-    int64_t first = count_nonzero(s->first, s->batch * s->n), second = 0;
+static double count_side(const side *s, int64_t depth) {
+    double first = count_left(s->first, s->batch * s->n), second = 0;
     if (depth > s->batch)
-        second = count_nonzero(s->second, s->batch * s->n);
+        second = count_left(s->second, s->batch * s->n);
     return first < 0 || second < 0 ? -1 : first + second;
 }
 
@@ -172,13 +175,13 @@ INLINE int64_t sum_units(const listing *l, int64_t block, int64_t j, int64_t uni
     return 1;
 }
 
-/* What a product takes without the zeros of its units, of which `nonzero` numbers are left: measured, in steps of a
+/* What a product takes without the zeros of its units, of which so many numbers are left: measured, in steps of a
  * vector of sums. */
-static double cost_without_zeros(int64_t units, int64_t lanes, int64_t depth, int64_t nonzero) {
+static double cost_without_zeros(int64_t units, int64_t lanes, int64_t depth, double left) {
     const int64_t vectors = (lanes + LANES - 1) / LANES, spans = (vectors + SPAN - 1) / SPAN;
     const int64_t entry = (vectors > 4 * spans ? vectors : 4 * spans) + 2 * spans; /* a sum has to wait for itself */
     const double listing = (double)units * (depth + 10 * spans), packing = (units / GROUP + 1) * 5.0 * depth * vectors;
-    return (double)nonzero * entry + listing + packing;
+    return left * (double)entry + listing + packing;
 }
 
 /* -- of a tile's rows ---------------------------------------------------------------------------------------------- */
