@@ -56,6 +56,21 @@ def settle(sizes=(7, 40, 13, 5), batch=5):
         test_backends.check_phases(on_cuda(net), batch, 0)
 
 
+def shallow(sizes=(7, 270, 5), batch=3):
+    """Every form and order; two warps, of units that do not fill them."""
+    for form, nudge, order in (
+        ("mean-difference", "frozen", "even-odd"),
+        ("plus-minus", "live", "synchronous"),
+        ("difference", "frozen", "sweep"),
+    ):
+        plan = eq.Schedule("drawn", 0.5, 3, 2, order, form, nudge, None)
+        net = eq.Network.dense(*sizes, cost="squared-error", output="tanh", schedule=plan, backend="cpu")
+        test_backends.contract(net)
+        twin = on_cuda(net)
+        assert type(twin.engine).__name__ == "Shallow"
+        test_backends.check_phases(twin, batch, 0)
+
+
 def update(sizes=(7, 70, 13, 5), batch=5):
     net = eq.Network.recurrent(*sizes, bound=1e6, backend="cpu")
     for kind in test_backends.OPTIMISERS:
@@ -110,10 +125,10 @@ def _tensor(sizes, batch, plans, names):
 # Sizes in whole lines of memory, where what a kernel makes of memory is its own doing.
 REGULAR = {
     "dense": ((64, 128, 64),), "neurons": (64,), "diffusion": ((2, 32, 32),), "field": ((32, 512),),
-    "settle": ((16, 64, 32, 16), 8), "update": ((16, 64, 32, 16), 8),
+    "settle": ((16, 64, 32, 16), 8), "shallow": ((16, 512, 8), 4), "update": ((16, 64, 32, 16), 8),
     "tensor": ((64, 64, 128, 64), 32, ("synchronous",)),
 }  # fmt: skip
-CASES = {case.__name__: case for case in (dense, neurons, diffusion, field, settle, update, tensor)}
+CASES = {case.__name__: case for case in (dense, neurons, diffusion, field, settle, shallow, update, tensor)}
 
 
 if __name__ == "__main__":  # on a GPU, for compute-sanitizer

@@ -56,7 +56,16 @@ BUGS = [
     ("strips that overlap as written", "field", "lane < EDGE || lane >= WARP - EDGE", "lane < EDGE", "race on global"),
     ("a row beyond the strip's share", "field", "if (y < top || r + half >= count", "if (y < top", "race on global"),
     ("uninitialised shared memory", "settle",
-     "    for (int e = threadIdx.x; e < size; e += FUSED_THREADS) memory[e] = 0;\n", "", "nobody has written"),
+     "    for (int e = threadIdx.x; e < size; e += BLOCK) memory[e] = 0;\n", "", "nobody has written"),
+    ("missing barrier before the sums of all warps are gathered", "shallow", "__syncthreads(); // all sums are written",
+     "//", RACE),
+    ("sums written where a slower warp still reads", "shallow", "    turn ^= SUMS;\n", "", RACE),
+    ("units beyond the hidden layer", "shallow", "const bool there = hidden(u) < w.n;", "const bool there = true;",
+     "out of bounds"),
+    ("outputs that every warp writes", "shallow", "if (threadIdx.x < OUTPUTS) f(", "if (lane() < OUTPUTS) f(",
+     "race on global|out of bounds"),
+    ("a sum that two lanes write", "shallow", "return mine > 0 ? place : -1;", "return place;",
+     "race on shared|out of bounds"),
     ("a warp maximum that half the warp skips", "neurons", "    highest = warp_max(highest);",
      "    if (lane < 16) highest = warp_max(highest);", "a warp meets at lines"),
     ("write through a pointer to const", "neurons", "out[i] = rate_of(drive[i], neuron);",
@@ -168,8 +177,8 @@ EXCUSED = {
 
 def test_memory_is_used_well(profile):
     kernels = {"drive_post", "drive_pre", "hebbian", "energy", "rate", "relax", "difference", "softmax", "drive",
-               "correlate", "advance", "free_tiles", "nudged_tiles", "update", "relax_layer", "relax_layers",
-               "round_rows"}  # fmt: skip
+               "correlate", "advance", "free_tiles", "nudged_tiles", "free_sample", "nudged_sample", "update",
+               "relax_layer", "relax_layers", "round_rows"}  # fmt: skip
     assert set(profile) == kernels
     for kernel, counts in profile.items():
         for (what, most), (requests, passes) in zip(CEILINGS.items(), counts, strict=True):

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from shim import build, nvrtc
 
-from eqkernel.cuda import tensor
+from eqkernel.cuda import shallow, tensor
 from eqkernel.cuda.launcher import HERE, text_of
 from eqkernel.cuda.products import THREADS as THREADS_OF
 from eqkernel.geometry import conv_geometry
@@ -24,6 +24,7 @@ GEOMETRY = conv_geometry("it", (12, 12, 16), (2, 2, 32), 5, 2, 2, "max", 3)
 TILES = tuple((("TILE", tile), ("GEMM_THREADS", threads)) for tile, threads in THREADS_OF.items())
 DEFINES = {
     "fused": (("LANES", 4),),
+    "shallow": (("BLOCK", 64), ("UNITS", 8), ("OUTPUTS", 10)),  # 784-512-10
     "field": (("STEPS", 4),),
     "dense": TILES[1], "hebbian": TILES[1], "layer": TILES[1],
     "conv": (*TILES[1], *((field.upper(), value) for field, value in GEOMETRY._asdict().items())),
@@ -34,11 +35,15 @@ CEILINGS = {
     "energy": (64, 1.0), "drive_post": (128, 0.25), "drive_pre": (128, 0.25), "hebbian": (128, 0.25),
     "rate": (32, 1.0), "relax": (32, 1.0), "difference": (32, 1.0), "softmax": (48, 0.75),
     "drive": (40, 1.0), "correlate": (40, 1.0), "update": (128, 0.25),
-    "free_tiles": (128, 0.25), "nudged_tiles": (128, 0.25),
+    "free_tiles": (128, 0.25), "nudged_tiles": (128, 0.25), "free_sample": (176, 0.1875), "nudged_sample": (255, 0.125),
     "convolve": (128, 0.25), "conv.drive_pre": (128, 0.25), "trace_parts": (128, 0.25), "gather": (40, 1.0),
     "pool": (40, 1.0), "choose": (40, 1.0), "relax_layer": (128, 0.25),
 }  # fmt: skip
-THREADS = {"advance": 32}  # a block; others have 256
+THREADS = {"advance": 32, "free_sample": 64, "nudged_sample": 64}  # a block; others have 256
+WIDEST = [  # (type, what shallow.cu is compiled with where it needs most registers)
+    (dtype, (("BLOCK", shallow.BLOCKS[-1]), ("UNITS", units), ("OUTPUTS", outputs)))
+    for dtype, units, outputs in (("float32", 4, 16), ("float64", 4, 8), ("float64", 8, 5))
+]
 # Bytes of shared memory chosen at launch: the tiles of 784-512-10, of which a block at least must
 # fit the small multiprocessors of sm_75.
 DYNAMIC = {"free_tiles": 51_000, "nudged_tiles": 51_000}
@@ -51,6 +56,7 @@ def needs():
     for tile in (TILES[0], TILES[2]):
         jobs |= {(stem, f"80, tile {tile[0][1]}"): ("float32", tile, "80") for stem in ("dense", "hebbian", "layer")}
     jobs |= {(stem, "double"): ("float64", DEFINES[stem], "90") for stem in ("fused", "hebbian")}  # the largest
+    jobs |= {("shallow", f"{dtype} {most}"): (dtype, most, "90") for dtype, most in WIDEST}
     with ThreadPoolExecutor(2) as pool:
         done = {
             key: pool.submit(nvrtc.compile, text_of(key[0], dtype, defines), arch)

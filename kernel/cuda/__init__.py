@@ -1,9 +1,10 @@
 """The CUDA backend: kernels written by hand in CUDA C, compiled and launched by CuPy; float32 and float64.
 
 `dense`, `conv`, `bias`, `lateral`, `diffusion` and `neurons` hold the verbs, `field` the FitzHugh-Nagumo field. For
-layered networks `layered` takes over: `fused.cu` settles a tile of samples on the chip, `hebbian.cu` forms the contrast
-and applies the optimiser. A .cu file has the name and the functions of the .py beside it. `launcher` compiles and
-launches, `device` is the one place that knows CuPy.
+layered networks `layered` takes over: `fused.cu` settles a tile of samples on the chip (`shallow.cu` a sample of a
+network with one hidden layer, in registers), `hebbian.cu` forms the contrast and applies the optimiser. A .cu file has
+the name and the functions of the .py beside it. `launcher` compiles and launches, `device` is the one place that knows
+CuPy.
 
 Checked without a GPU: the same text and the same launch code run on a CPU in the tests. Not measured on a GPU yet.
 """
@@ -18,6 +19,7 @@ from .device import current, missing
 from .layered import Layered
 from .layerwise import Layerwise
 from .precision import get_precision, set_precision
+from .shallow import Shallow
 
 if TYPE_CHECKING:
     from ..network import Network
@@ -49,5 +51,5 @@ def fused(network: Network) -> Layered | None:
     plan = dense_plan_of(network)
     if plan is None:
         return None
-    small = Layered(network, plan)
+    small = (Shallow if Shallow.fits(plan, network.dtype) else Layered)(network, plan)
     return small if small.fits(plan, network.dtype) and small.weights <= LARGEST else Layerwise(network, plan)

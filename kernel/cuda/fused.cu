@@ -13,18 +13,15 @@
 //     nudge, target          n_widest rows, n_L rows: the nudge at beta = 1, and what the output should be
 //     weights                those of layers 2..L and the laterals, if they fit
 // The up of layer 1, W x + b, never changes: dense.cu computes it for the whole batch.
+#define BLOCK 256
 #include "neurons.cuh"
-
-#define FUSED_THREADS 256
+#include "phase.cuh"
 
 struct alignas(LANES * sizeof(real)) Lanes { // one feature of the samples of a tile
     real of[LANES];
 };
 __device__ __forceinline__ real* flat(Lanes* p) { return (real*)p; }
 __device__ __forceinline__ const real* flat(const Lanes* p) { return (const real*)p; }
-
-enum { STATE, UP, DOWN, SECTIONS };
-enum { SIZE, WEIGHT, BIAS, LATERAL, NEURON, ROW, COLUMNS }; // of the plan, one row a layer; LATERAL -1: there is none
 
 struct Tile {
     const int* plan;
@@ -48,7 +45,7 @@ __device__ __forceinline__ Lanes* target_of(const Tile& t) { return drive_of(t, 
 // out[i] = bias[i] + sum_k W[i, k] s[k]: a warp a row, its lanes along k. No bias for a difference.
 __device__ void weigh_rows(Lanes* out, const real* W, const real* bias, const Lanes* s, int n, int depth) {
     const int lane = threadIdx.x % WARP;
-    for (int i = threadIdx.x / WARP; i < n; i += FUSED_THREADS / WARP) {
+    for (int i = threadIdx.x / WARP; i < n; i += BLOCK / WARP) {
         Lanes sum = {};
         for (int k = lane; k < depth; k += WARP) {
             const real w = W[i * depth + k];
@@ -64,7 +61,7 @@ __device__ void weigh_rows(Lanes* out, const real* W, const real* bias, const La
 
 // out[j] = gain sum_i W[i, j] s[i], added to out if `keep`: a thread a column, neighbours read neighbouring weights.
 __device__ void weigh_columns(Lanes* out, const real* W, const Lanes* s, real gain, int n, int depth, bool keep) {
-    for (int j = threadIdx.x; j < n; j += FUSED_THREADS) {
+    for (int j = threadIdx.x; j < n; j += BLOCK) {
         Lanes sum = {};
         for (int i = 0; i < depth; i++) {
             const real w = W[i * n + j];
@@ -99,7 +96,7 @@ __device__ const Lanes* complete_drive(const Tile& t, int channel, int layer, re
     if (!nudged && !lateral) return down;
     Lanes* total = drive_of(t, which);
     const int n = of(t, layer, SIZE);
-    for (int i = threadIdx.x; i < n; i += FUSED_THREADS) {
+    for (int i = threadIdx.x; i < n; i += BLOCK) {
         Lanes sum = down[i];
         if (nudged) {
             const Lanes pull = nudge_of(t)[i];
@@ -115,23 +112,21 @@ __device__ const Lanes* complete_drive(const Tile& t, int channel, int layer, re
     return total;
 }
 
-// state += step (rho(up + more) - state); the largest change, of this thread's elements
-__device__ real relax(const Tile& t, int channel, int layer, real nudge, real step) {
+// state += step (rho(up + more) - state); the largest change, of this thread's elements, as bits
+__device__ bits relax(const Tile& t, int channel, int layer, real nudge, real step) {
     const real* more = flat(complete_drive(t, channel, layer, nudge, 0));
     const real* up = flat(piece(t, channel, UP, layer));
     real* state = flat(piece(t, channel, STATE, layer));
     const int neuron = of(t, layer, NEURON);
-    real largest = 0;
-    for (int e = threadIdx.x; e < of(t, layer, SIZE) * LANES; e += FUSED_THREADS) {
-        const real change = step * (rate_of(up[e] + more[e], neuron) - state[e]);
-        state[e] += change;
-        largest = larger(largest, size_of(change));
+    bits largest = 0;
+    for (int e = threadIdx.x; e < of(t, layer, SIZE) * LANES; e += BLOCK) {
+        approach(state[e], rate_of(up[e] + more[e], neuron), step, largest);
     }
     return largest;
 }
 
 // The same of the difference about a mean drive, and with `both` of the mean about its own; without cancellation.
-__device__ real relax_difference(const Tile& t, int layer, real nudge, real step, bool both) {
+__device__ bits relax_difference(const Tile& t, int layer, real nudge, real step, bool both) {
     const real* more = flat(complete_drive(t, 1, layer, nudge, 0));
     const real* rest = both ? flat(complete_drive(t, 0, layer, 0, 1)) : nullptr;
     const real* up = flat(piece(t, 1, UP, layer));
@@ -139,17 +134,11 @@ __device__ real relax_difference(const Tile& t, int layer, real nudge, real step
     real* difference = flat(piece(t, 1, STATE, layer));
     real* state = flat(piece(t, 0, STATE, layer));
     const int neuron = of(t, layer, NEURON);
-    real largest = 0;
-    for (int e = threadIdx.x; e < of(t, layer, SIZE) * LANES; e += FUSED_THREADS) {
+    bits largest = 0;
+    for (int e = threadIdx.x; e < of(t, layer, SIZE) * LANES; e += BLOCK) {
         const real c = up[e] + more[e], m = both ? middle[e] + rest[e] : middle[e];
-        if (both) {
-            const real change = step * (mean_of(m, c, neuron) - state[e]);
-            state[e] += change;
-            largest = larger(largest, size_of(change));
-        }
-        const real change = step * (difference_of(m, c, neuron) - difference[e]);
-        difference[e] += change;
-        largest = larger(largest, size_of(change));
+        if (both) approach(state[e], mean_of(m, c, neuron), step, largest);
+        approach(difference[e], difference_of(m, c, neuron), step, largest);
     }
     return largest;
 }
@@ -177,7 +166,7 @@ __device__ void aim(const Tile& t, int channel) {
     const real* target = flat(target_of(t));
     const real* output = flat(piece(t, channel, STATE, t.last));
     real* error = t.top < t.last ? flat(drive_of(t, 0)) : flat(nudge_of(t));
-    for (int e = threadIdx.x; e < of(t, t.last, SIZE) * LANES; e += FUSED_THREADS) error[e] = target[e] - output[e];
+    for (int e = threadIdx.x; e < of(t, t.last, SIZE) * LANES; e += BLOCK) error[e] = target[e] - output[e];
     __syncthreads();
     if (t.top == t.last) return;
     weigh_columns(nudge_of(t), t.theta + of(t, t.last, WEIGHT), drive_of(t, 0), (real)1, of(t, t.top, SIZE),
@@ -187,8 +176,6 @@ __device__ void aim(const Tile& t, int channel) {
 
 // -- steps -----------------------------------------------------------------------------------------------------------
 
-__device__ __forceinline__ bool has_states(int form) { return form == RUN_FREE || form == RUN_STATE || form == RUN_STATES; }
-
 __device__ void refresh(const Tile& t, int form, int layer, real gamma, bool up, bool down) {
     for (int channel = form == RUN_DIFFERENCE; channel < (form == RUN_FREE || form == RUN_STATE ? 1 : 2); channel++) {
         if (up && layer > 1) refresh_up(t, channel, layer, has_states(form) || channel == 0);
@@ -197,15 +184,15 @@ __device__ void refresh(const Tile& t, int form, int layer, real gamma, bool up,
     __syncthreads();
 }
 
-__device__ real relax_all(const Tile& t, int form, int layer, real beta, real step, int live) {
-    real largest = 0;
+__device__ bits relax_all(const Tile& t, int form, int layer, real beta, real step, int live) {
+    bits largest = 0;
     if (has_states(form)) {
         for (int channel = 0; channel < (form == RUN_STATES ? 2 : 1); channel++) {
             if (live && layer == t.top) {
                 if (t.top < t.last) read_out(t, channel);
                 aim(t, channel);
             }
-            largest = larger(largest, relax(t, channel, layer, channel ? -beta : beta, step));
+            largest = max(largest, relax(t, channel, layer, channel ? -beta : beta, step));
             __syncthreads();
         }
     } else {
@@ -222,28 +209,10 @@ __device__ __forceinline__ int visited(int order, int i, int top, int form, bool
     return i <= count ? first + 2 * (i - 1) : 3 - first + 2 * (i - 1 - count);
 }
 
-// The largest x of the block's threads, for all of them.
-__device__ real block_max(real x) {
-    __shared__ real parts[FUSED_THREADS / WARP];
-    x = warp_max(x);
-    if (threadIdx.x % WARP == 0) parts[threadIdx.x / WARP] = x;
-    __syncthreads();
-    for (int w = 0; w < FUSED_THREADS / WARP; w++) x = larger(x, parts[w]);
-    __syncthreads();
-    return x;
-}
-
-// Steps until the residual falls below `tolerance` or they run out. report (3): steps taken, last residual, largest
-// residual in the first half of the steps, in units of beta in a nudged phase. Without early stop threads meet their
-// neighbours' changes only at the end.
-__device__ void settle(const Tile& t, int form, int order, int steps, real gamma, real beta, real step, int live,
-                       real tolerance, real* report) {
-    const real unit = form == RUN_FREE ? (real)1 : (real)1 / size_of(form == RUN_STATE ? beta : beta + beta);
-    real residual = 0, early = 0;
-    int taken = 0;
-    while (taken < steps) {
-        real largest = 0;
-        const bool forward = order != SWEEP || (taken % 2 == 0) == (form == RUN_FREE);
+__device__ void settle(const Tile& t, Course& course, int form, int order, real gamma, real beta, real step, int live) {
+    while (course.goes_on()) {
+        bits largest = 0;
+        const bool forward = order != SWEEP || (course.taken % 2 == 0) == (form == RUN_FREE);
         // Synchronous order refreshes every drive before any state moves; the others go layer by layer.
         for (int half = 0; half < (order == SYNCHRONOUS ? 2 : 1); half++)
             for (int i = 1; i <= t.top; i++) {
@@ -251,29 +220,21 @@ __device__ void settle(const Tile& t, int form, int order, int steps, real gamma
                 // A half-sweep leaves out the layer it starts from, but the first takes every layer, and each those
                 // with lateral connections, whose own state drives them.
                 const bool still = order == SWEEP && layer == (forward ? 1 : t.top);
-                if (still && taken > 0 && of(t, layer, LATERAL) < 0) continue;
+                if (still && course.taken > 0 && of(t, layer, LATERAL) < 0) continue;
                 if (half == 0) refresh(t, form, layer, gamma, order != SWEEP || forward, order != SWEEP || !forward);
                 if (half == 1 || order != SYNCHRONOUS)
-                    largest = larger(largest, relax_all(t, form, layer, beta, step, live));
+                    largest = max(largest, relax_all(t, form, layer, beta, step, live));
             }
-        residual = unit * largest;
-        if (tolerance > 0) residual = block_max(residual);
-        if (2 * taken < steps) early = larger(early, residual);
-        taken++;
-        if (tolerance > 0 && residual < tolerance) break;
+        course.count(largest);
     }
-    residual = block_max(residual);
-    early = block_max(early);
-    if (threadIdx.x == 0) report[0] = taken, report[1] = residual, report[2] = early;
 }
 
-// The residual in report becomes NaN if a state of the last layer is NaN or infinite: a readout takes part in no step.
-__device__ void report_nan(const Tile& t, real* report) {
+// 0, or NaN if this thread finds a state of the last layer that is NaN or infinite
+__device__ real not_finite(const Tile& t) {
     const real* state = flat(piece(t, 0, STATE, t.last));
     real bad = 0;
-    for (int e = threadIdx.x; e < of(t, t.last, SIZE) * LANES; e += FUSED_THREADS) bad = larger(bad, state[e] - state[e]);
-    bad = block_max(bad);
-    if (threadIdx.x == 0) report[1] += bad;
+    for (int e = threadIdx.x; e < of(t, t.last, SIZE) * LANES; e += BLOCK) bad = larger(bad, state[e] - state[e]);
+    return bad;
 }
 
 // -- kernels ---------------------------------------------------------------------------------------------------------
@@ -281,7 +242,7 @@ __device__ void report_nan(const Tile& t, real* report) {
 // Copies samples first.. of source (batch, n) to features first; spare lanes repeat the last sample, which settles as
 // its original does and so changes neither a residual nor an early stop.
 __device__ void load(real* out, const real* from, int first, int batch, int n) {
-    for (int e = threadIdx.x; e < n * LANES; e += FUSED_THREADS)
+    for (int e = threadIdx.x; e < n * LANES; e += BLOCK)
         out[e] = from[(long long)min(first + e % LANES, batch - 1) * n + e / LANES];
 }
 
@@ -291,7 +252,7 @@ __device__ void store(const Tile& t, int channel, real* out, int batch, int firs
         const int n = of(t, layer, SIZE);
         const real* state = flat(piece(t, channel, STATE, layer));
         real* to = out + (long long)batch * of(t, layer, ROW);
-        for (int e = threadIdx.x; e < n * LANES; e += FUSED_THREADS)
+        for (int e = threadIdx.x; e < n * LANES; e += BLOCK)
             if (first + e % LANES < batch) to[(long long)(first + e % LANES) * n + e / LANES] = state[e];
     }
 }
@@ -305,7 +266,7 @@ __device__ Tile begin(const int* plan, int layers, const real* theta, int inner,
     for (int layer = 1; layer <= t.last; layer++) t.widest = max(t.widest, of(t, layer, SIZE));
     if (staged) {
         real* copy = flat(target_of(t) + of(t, t.last, SIZE));
-        for (int i = threadIdx.x; i < staged; i += FUSED_THREADS) copy[i] = theta[inner + i];
+        for (int i = threadIdx.x; i < staged; i += BLOCK) copy[i] = theta[inner + i];
         t.theta = copy - inner;
     }
     return t;
@@ -313,27 +274,28 @@ __device__ Tile begin(const int* plan, int layers, const real* theta, int inner,
 
 // Free phase from rest. input (batch, n_1) is W x + b of layer 1; writes states, report (blocks, 3), and for the nudged
 // phase everything that the tile of each block holds to kept (blocks, 3 rows, LANES).
-extern "C" __global__ void __launch_bounds__(FUSED_THREADS, RESIDENT)
+extern "C" __global__ void __launch_bounds__(BLOCK, RESIDENT)
 free_tiles(const int* plan, int layers, const real* theta, int inner, int staged, const real* input, real* states,
            real* kept, real* report, int batch, int order, int steps, real gamma, real step, real tolerance) {
     extern __shared__ Lanes tile[];
     real* memory = flat(tile);
     const Tile t = begin(plan, layers, theta, inner, staged, tile, 1);
     const int first = blockIdx.x * LANES, size = SECTIONS * t.rows * LANES;
-    for (int e = threadIdx.x; e < size; e += FUSED_THREADS) memory[e] = 0;
+    for (int e = threadIdx.x; e < size; e += BLOCK) memory[e] = 0;
     __syncthreads();
     load(flat(piece(t, 0, UP, 1)), input, first, batch, of(t, 1, SIZE));
     __syncthreads();
-    settle(t, RUN_FREE, order, steps, gamma, 0, step, 0, tolerance, report + 3 * blockIdx.x);
+    Course course(RUN_FREE, steps, 0, tolerance);
+    settle(t, course, RUN_FREE, order, gamma, 0, step, 0);
     if (t.top < t.last) read_out(t, 0);
-    report_nan(t, report + 3 * blockIdx.x);
+    course.end(report + 3 * blockIdx.x, not_finite(t));
     store(t, 0, states, batch, first);
-    for (int e = threadIdx.x; e < size; e += FUSED_THREADS) kept[(long long)blockIdx.x * size + e] = memory[e];
+    for (int e = threadIdx.x; e < size; e += BLOCK) kept[(long long)blockIdx.x * size + e] = memory[e];
 }
 
 // Nudged phase from what free_tiles kept. target (batch, n_L); writes the mean m = (s+ + s-)/2 and the difference
 // d = (s+ - s-)/(2 beta) of each layer, as blocks. A softmax readout gets the free p and the error t - p.
-extern "C" __global__ void __launch_bounds__(FUSED_THREADS, RESIDENT)
+extern "C" __global__ void __launch_bounds__(BLOCK, RESIDENT)
 nudged_tiles(const int* plan, int layers, const real* theta, int inner, int staged, const real* kept, const real* target,
              real* means, real* differences, real* report, int batch, int form, int order, int steps,
              real gamma, real beta, real step, int live, real tolerance) {
@@ -342,7 +304,7 @@ nudged_tiles(const int* plan, int layers, const real* theta, int inner, int stag
     const Tile t = begin(plan, layers, theta, inner, staged, tile, 2);
     const int first = blockIdx.x * LANES, size = SECTIONS * t.rows * LANES;
     kept += (long long)blockIdx.x * size;
-    for (int e = threadIdx.x; e < size; e += FUSED_THREADS) {
+    for (int e = threadIdx.x; e < size; e += BLOCK) {
         memory[e] = kept[e];
         memory[size + e] = form == RUN_STATES ? kept[e] : 0;
     }
@@ -353,29 +315,24 @@ nudged_tiles(const int* plan, int layers, const real* theta, int inner, int stag
         for (int layer = 1; layer <= t.last; layer++) {
             const real* rest = flat(complete_drive(t, 0, layer, 0, 0));
             real* up = flat(piece(t, 0, UP, layer));
-            for (int e = threadIdx.x; e < of(t, layer, SIZE) * LANES; e += FUSED_THREADS) up[e] += rest[e];
+            for (int e = threadIdx.x; e < of(t, layer, SIZE) * LANES; e += BLOCK) up[e] += rest[e];
             __syncthreads();
         }
     }
-    settle(t, form, order, steps, gamma, beta, step, live, tolerance, report + 3 * blockIdx.x);
+    Course course(form, steps, beta, tolerance);
+    settle(t, course, form, order, gamma, beta, step, live);
+    course.end(report + 3 * blockIdx.x, 0);
 
     const int readout = of(t, t.last, ROW) * LANES, states = t.rows * LANES;
     real* mean = memory;
     real* difference = memory + size;
-    for (int e = threadIdx.x; e < states; e += FUSED_THREADS) {
+    for (int e = threadIdx.x; e < states; e += BLOCK) {
         const real free = kept[e];
         if (t.top < t.last && e >= readout) {
             mean[e] = free;
             difference[e] = flat(target_of(t))[e - readout] - free;
-        } else if (form == RUN_STATE) {
-            difference[e] = (mean[e] - free) / beta;
-            mean[e] = (real)0.5 * (mean[e] + free);
-        } else if (form == RUN_STATES) {
-            const real plus = mean[e], minus = difference[e];
-            mean[e] = (real)0.5 * (plus + minus);
-            difference[e] = (real)0.5 * (plus - minus) / beta;
         } else {
-            difference[e] *= (real)0.5 / beta;
+            finish(form, beta, free, mean[e], difference[e]);
         }
     }
     __syncthreads();

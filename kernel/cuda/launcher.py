@@ -33,9 +33,11 @@ CODES = {
     for name in names
 }
 PRELUDE = {  # RESIDENT: blocks of the largest kernels at once on a multiprocessor, which bounds their registers
-    "float": "#define RESIDENT 2\ntypedef float real;\ntypedef unsigned bits;\n#define as_bits(x) __float_as_uint(x)\n",
+    "float": "#define RESIDENT 2\ntypedef float real;\ntypedef unsigned bits;\n#define as_bits(x) __float_as_uint(x)\n"
+    "#define from_bits(x) __uint_as_float(x)\n",
     "double": "#define RESIDENT 1\ntypedef double real;\ntypedef unsigned long long bits;\n"
-    "#define as_bits(x) ((unsigned long long)__double_as_longlong(x))\n",
+    "#define as_bits(x) ((unsigned long long)__double_as_longlong(x))\n"
+    "#define from_bits(x) __longlong_as_double((long long)(x))\n",
 }
 CUBE_OFFSETS = {"FLOAT": f"{(127 * 2 / 3 - 0.032) * 2**23!r}f", "DOUBLE": f"{(1023 * 2 / 3 - 0.032) * 2**52!r}"}
 

@@ -1,6 +1,7 @@
 """The phases of layered networks in fused kernels: what `eqkernel.relaxation` spells out, each block its samples.
 
 Covers what `eqkernel.cpu.layered` does, as long as a sample's states fit the shared memory of a block (fused.cu).
+`Shallow` has another kernel for one hidden layer below a narrow output.
 """
 
 from __future__ import annotations
@@ -136,17 +137,23 @@ class Layered:
         weight, bias = int(self.plan[1, tiles.WEIGHT]), int(self.plan[1, tiles.BIAS])
         work.input[...] = theta[bias : bias + n]
         dense.drive_post(work.input, x, theta[weight : weight + n * features].reshape(n, features))
-        staged, shared = self.shared(work.lanes, 1)
-        launch(
-            "fused", "free_tiles", network.dtype, (work.blocks,), THREADS,
+        self.settle(
+            "free", work,
             (
-                self.device_plan, len(self.sizes), theta, self.inner, staged, work.input, work.state, work.kept,
-                work.report[0], batch, ORDERS[schedule.order], schedule.free_steps, float(schedule.gamma),
-                float(schedule.step), _stop(schedule),
+                work.input, work.state, work.kept, work.report[0], batch, ORDERS[schedule.order], schedule.free_steps,
+                float(schedule.gamma), float(schedule.step), _stop(schedule),
             ),
-            shared, LANES=work.lanes,
         )  # fmt: skip
         return work, self.views(x, work.state)
+
+    def settle(self, phase: str, work: Workspace, arguments: tuple[Any, ...]) -> None:
+        """Launch a phase, "free" or "nudged"."""
+        staged, shared = self.shared(work.lanes, 1 if phase == "free" else 2)
+        front = self.device_plan, len(self.sizes), self.network.buffer, self.inner, staged
+        launch(
+            "fused", f"{phase}_tiles", self.network.dtype, (work.blocks,), THREADS, (*front, *arguments), shared,
+            LANES=work.lanes,
+        )  # fmt: skip
 
     def detach(self, workspace: Workspace) -> Workspace:
         """The same free state with room of its own for a nudged phase, whose results are the caller's to keep."""
@@ -163,18 +170,15 @@ class Layered:
         self, workspace: Workspace, x: Any, target: Any, beta: float, variant: str, schedule: Schedule
     ) -> tuple[list[Any], list[Any]]:
         """The same without waiting for how it settled."""
-        network, work = self.network, workspace
+        work = workspace
         form = FORMS[schedule.form] if variant == "centered" else int(tiles.RUN_STATE)
-        staged, shared = self.shared(work.lanes, 2)
-        launch(
-            "fused", "nudged_tiles", network.dtype, (work.blocks,), THREADS,
+        self.settle(
+            "nudged", work,
             (
-                self.device_plan, len(self.sizes), network.buffer, self.inner, staged, work.kept, target, work.mean,
-                work.difference, work.report[1], len(x), form, ORDERS[schedule.order], schedule.nudged_steps,
-                float(schedule.gamma), float(-beta if variant == "negative" else beta), float(schedule.step),
-                NUDGES[schedule.nudge], _stop(schedule),
+                work.kept, target, work.mean, work.difference, work.report[1], len(x), form, ORDERS[schedule.order],
+                schedule.nudged_steps, float(schedule.gamma), float(-beta if variant == "negative" else beta),
+                float(schedule.step), NUDGES[schedule.nudge], _stop(schedule),
             ),
-            shared, LANES=work.lanes,
         )  # fmt: skip
         return self.views(x, work.mean), self.views(x, work.difference)
 

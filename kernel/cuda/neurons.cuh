@@ -93,6 +93,20 @@ __device__ __forceinline__ real mean_of(real m, real c, int neuron) {
     return (real)0.5 * (rate_of(m + half, neuron) + rate_of(m - half, neuron));
 }
 
+// Calls f with the neuron as a constant, so that what f does for many states is decided once.
+template <int NEURON> struct Neuron {
+    static constexpr int code = NEURON;
+};
+template <class F> __device__ __forceinline__ void with_neuron(int neuron, F f) {
+    switch (neuron) {
+    case HARD_SIGMOID: return f(Neuron<HARD_SIGMOID>{});
+    case SIGMOID: return f(Neuron<SIGMOID>{});
+    case TANH: return f(Neuron<TANH>{});
+    case FHN: return f(Neuron<FHN>{});
+    default: return f(Neuron<LINEAR>{});
+    }
+}
+
 // Over the lanes of a warp; every lane gets the result.
 __device__ __forceinline__ real warp_sum(real x) {
     for (int other = WARP / 2; other; other /= 2) x += __shfl_xor_sync(0xffffffffu, x, other);
