@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from .alignment import aligned
 from .errors import EqkernelError, is_finite
 
 if TYPE_CHECKING:
@@ -72,7 +73,9 @@ class Optimiser:
         """The two moment arrays (empty where unused) of the network whose flat buffer is `parameters`."""
         if self.owner is None or self.owner() is None:
             self.owner = weakref.ref(parameters)
-            self.state = [np.zeros_like(parameters if i < self.moments else parameters[:0]) for i in range(2)]
+            used = [parameters if i < self.moments else parameters[:0] for i in range(2)]
+            on_cpu = isinstance(parameters, np.ndarray)
+            self.state = [aligned(1, p.size, p.dtype)[0] if on_cpu else np.zeros_like(p) for p in used]
         if self.moments and self.owner() is not parameters:
             raise EqkernelError("this optimiser holds the moments of another network: give every network its own")
         return self.state
