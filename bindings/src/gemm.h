@@ -137,75 +137,107 @@ INLINE int64_t chain_block(int64_t depth, int64_t index, int64_t blocks) { /* wh
     return index == blocks ? depth : depth / CHAINS * index / blocks * CHAINS;
 }
 
-/* A block of sums. If `listed`, their k are those of lists (list_chains in zeros.h), and 0 comes back if a weight is not
- * finite: each is tested, as weight - weight = 0, a few between two chains, which hides what that takes. */
-INLINE int forward_block(const int rows, const int vectors, const int listed, real *out, ptrdiff_t lanes, const real *w,
-                         ptrdiff_t w_row, const real *s, int64_t depth, const int64_t *list) {
-    vec total[FORWARD_A][2], poison[2] = {v_set(0), v_set(0)};
-    int64_t blocks = chain_blocks(depth);
+enum { FORWARD_B = FORWARD_A - 1 };
+
+INLINE void clear_chains(const int rows, const int vectors, vec chain[][2]) {
     UNROLL for (int i = 0; i < rows; i++)
         UNROLL for (int v = 0; v < vectors; v++)
-            total[i][v] = v_set(0);
-    for (int64_t index = 0; index < blocks; index++) {
-        int64_t begin = chain_block(depth, index, blocks), end = chain_block(depth, index + 1, blocks);
-        int64_t chains = end - begin < CHAINS ? end - begin : CHAINS;
-        for (int64_t first = begin; first < begin + chains; first++) {
-            int64_t length = (end - first + CHAINS - 1) / CHAINS, count = listed ? list[0] : length;
-            vec chain[FORWARD_A][2];
-            for (int64_t k = begin + (first - begin) * LANES; listed && k < end; k += chains * LANES)
-                UNROLL for (int i = 0; i < rows; i++) {
-                    vec weight = v_load_some(w + i * w_row + k, end - k);
-                    poison[i % 2] = v_add(v_sub(weight, weight), poison[i % 2]);
-                }
-            UNROLL for (int i = 0; i < rows; i++)
-                UNROLL for (int v = 0; v < vectors; v++)
-                    chain[i][v] = v_set(0);
-            for (int64_t j = 0; j < count; j++) {
-                int64_t k = listed ? list[1 + j] : first + j * CHAINS;
-                vec column[2];
-                UNROLL for (int v = 0; v < vectors; v++)
-                    column[v] = v_load(s + k * lanes + v * LANES);
-                UNROLL for (int i = 0; i < rows; i++) {
-                    vec weight = v_set(w[i * w_row + k]);
-                    UNROLL for (int v = 0; v < vectors; v++)
-                        chain[i][v] = v_fma(weight, column[v], chain[i][v]);
-                }
-            }
-            if (listed)
-                list += 1 + length;
-            UNROLL for (int i = 0; i < rows; i++)
-                UNROLL for (int v = 0; v < vectors; v++)
-                    total[i][v] = v_add(total[i][v], chain[i][v]);
-        }
+            chain[i][v] = v_set(0);
+}
+
+/* chain += a column of w times a row of s. */
+INLINE void add_product(const int rows, const int vectors, vec chain[][2], const real *w, ptrdiff_t w_row, const real *s) {
+    vec column[2];
+    UNROLL for (int v = 0; v < vectors; v++)
+        column[v] = v_load(s + v * LANES);
+    UNROLL for (int i = 0; i < rows; i++) {
+        vec weight = v_set(w[i * w_row]);
+        UNROLL for (int v = 0; v < vectors; v++)
+            chain[i][v] = v_fma(weight, column[v], chain[i][v]);
     }
-    if (listed && v_poison(v_add(poison[0], poison[1])) != 0)
-        return 0;
+}
+
+INLINE void add_chains(const int rows, const int vectors, vec total[][2], vec chain[][2]) {
+    UNROLL for (int i = 0; i < rows; i++)
+        UNROLL for (int v = 0; v < vectors; v++)
+            total[i][v] = v_add(total[i][v], chain[i][v]);
+}
+
+INLINE void add_totals(const int rows, const int vectors, real *out, ptrdiff_t lanes, vec total[][2]) {
     UNROLL for (int i = 0; i < rows; i++)
         UNROLL for (int v = 0; v < vectors; v++) {
             real *place = out + i * lanes + v * LANES;
             v_store(place, v_add(v_load(place), total[i][v]));
         }
+}
+
+INLINE int forward_block(const int rows, const int vectors, real *out, ptrdiff_t lanes, const real *w, ptrdiff_t w_row,
+                         const real *s, int64_t depth, const int64_t *list) {
+    vec total[FORWARD_A][2], chain[FORWARD_A][2];
+    int64_t blocks = chain_blocks(depth);
+    (void)list;
+    clear_chains(rows, vectors, total);
+    for (int64_t index = 0; index < blocks; index++) {
+        int64_t begin = chain_block(depth, index, blocks), end = chain_block(depth, index + 1, blocks);
+        int64_t chains = end - begin < CHAINS ? end - begin : CHAINS;
+        for (int64_t first = begin; first < begin + chains; first++) {
+            clear_chains(rows, vectors, chain);
+            for (int64_t k = first; k < end; k += CHAINS)
+                add_product(rows, vectors, chain, w + k, w_row, s + k * lanes);
+            add_chains(rows, vectors, total, chain);
+        }
+    }
+    add_totals(rows, vectors, out, lanes, total);
     return 1;
 }
 
-/* Gives back how many rows are done: those before a block that is not finite. */
-#define FORWARD_BLOCKS(rows_of_block, vectors, listed) \
-    for (; rows - i >= rows_of_block; i += rows_of_block) \
-        if (!forward_block(rows_of_block, vectors, listed, out + i * lanes, lanes, w + i * w_row, w_row, s, depth, list)) \
+/* The same of those rows of s alone that are in `list` (list_chains in zeros.h), unless a weight is not finite: then 0.
+ * Each is tested, as weight - weight = 0, a few between two chains: the adders idle there. */
+INLINE int listed_block(const int rows, const int vectors, real *out, ptrdiff_t lanes, const real *w, ptrdiff_t w_row,
+                        const real *s, int64_t depth, const int64_t *list) {
+    vec total[FORWARD_A][2], chain[FORWARD_A][2], poison[2] = {v_set(0), v_set(0)};
+    int64_t chains = chain_blocks(depth) * (depth < CHAINS ? depth : CHAINS), tested = 0;
+    const int64_t share = (depth / (chains * LANES) + 1) * LANES;
+    clear_chains(rows, vectors, total);
+    for (; chains > 0; chains--) {
+        for (int64_t end = tested + share; tested < end && tested < depth; tested += LANES) {
+            int64_t k = tested < depth - LANES ? tested : depth - LANES;
+            UNROLL for (int i = 0; i < rows; i++) {
+                vec weight = v_load(w + i * w_row + k);
+                poison[i % 2] = v_add(v_sub(weight, weight), poison[i % 2]);
+            }
+        }
+        clear_chains(rows, vectors, chain);
+        for (int64_t count = *list++; count > 0; count--, list++)
+            add_product(rows, vectors, chain, w + *list, w_row, s + *list * lanes);
+        add_chains(rows, vectors, total, chain);
+    }
+    if (v_poison(v_add(poison[0], poison[1])) != 0)
+        return 0;
+    add_totals(rows, vectors, out, lanes, total);
+    return 1;
+}
+
+/* Gives back how many rows are done: those before a block that is not finite. Single rows would wait for their sums: as many
+ * blocks are a row lower as leave none. */
+#define FORWARD_BLOCKS(height, end, vectors, make) \
+    for (; end - i >= height; i += height) \
+        if (!make(height, vectors, out + i * lanes, lanes, w + i * w_row, w_row, s, depth, list)) \
             return i;
-#define FORWARD(name, vectors, listed) \
+#define FORWARD(name, vectors, make) \
     NOINLINE int64_t name(real *restrict out, ptrdiff_t lanes, const real *restrict w, ptrdiff_t w_row, \
                           const real *restrict s, int64_t rows, int64_t depth, const int64_t *restrict list) { \
-        int64_t i = 0; \
-        FORWARD_BLOCKS(FORWARD_A, vectors, listed) \
-        FORWARD_BLOCKS(FORWARD_B, vectors, listed) \
-        FORWARD_BLOCKS(1, vectors, listed) \
+        int64_t i = 0, lower = (FORWARD_A - rows % FORWARD_A) % FORWARD_A * FORWARD_B; \
+        lower = lower <= rows ? lower : 0; \
+        FORWARD_BLOCKS(FORWARD_B, lower, vectors, make) \
+        FORWARD_BLOCKS(FORWARD_A, rows, vectors, make) \
+        FORWARD_BLOCKS(1, rows, vectors, make) \
         return i; \
     }
-FORWARD(forward_two, 2, 0)
-FORWARD(forward_one, 1, 0)
-FORWARD(listed_two, 2, 1)
-FORWARD(listed_one, 1, 1)
+FORWARD(forward_two, 2, forward_block)
+FORWARD(forward_one, 1, forward_block)
+FORWARD(listed_two, 2, listed_block)
+FORWARD(listed_one, 1, listed_block)
 
 /* out (rows, lanes) += W s for a tile s (depth, lanes), lanes a multiple of LANES; `list` tells which rows of s are not
  * zero, or is NULL. */

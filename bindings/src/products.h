@@ -5,7 +5,8 @@ enum { WORTH_A_LIST = 64 }; /* rows of a product: so many pay for a list */
 /* Of rows of zeros so many are left out that their list is worth making. */
 INLINE int are_few(int64_t count, int64_t depth) { return count < depth - depth / 8; }
 
-/* out += W s, s of the layer below. A single sample leaves nothing out: it waits for its weights, and so would a test. */
+/* out += W s, s of the layer below. A single sample leaves nothing out: it waits for its weights, and so would a test; nor
+ * does a product of fewer than a vector of weights a row. */
 static void weigh(const tile *t, real *out, int64_t layer, const real *s) {
     const real *w = t->theta + t->layers[layer].weight;
     int64_t n = size_of(t, layer), below = size_of(t, layer - 1), *list = list_in(t);
@@ -13,7 +14,7 @@ static void weigh(const tile *t, real *out, int64_t layer, const real *s) {
         forward_single(out, w, below, s, n, below);
         return;
     }
-    if (n < WORTH_A_LIST || !are_few(list_chains(list, s, t->lanes, below), below))
+    if (n < WORTH_A_LIST || below < LANES || !are_few(list_chains(list, s, t->lanes, below), below))
         list = 0;
     forward_tile(out, t->lanes, w, below, s, n, below, list);
 }

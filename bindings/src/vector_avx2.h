@@ -107,5 +107,5 @@ INLINE void v_transpose(vec *r) {
     }
 }
 
-enum { BLOCK_A = 6, BLOCK_B = 5, BLOCK_C = 2, FORWARD_A = 3, FORWARD_B = 2, DOT_ROWS = 4 };
+enum { BLOCK_A = 6, BLOCK_B = 5, BLOCK_C = 2, FORWARD_A = 3, DOT_ROWS = 4 };
 enum { FILTERS_A = 8, FILTERS_B = 4, PIXELS = 4 };

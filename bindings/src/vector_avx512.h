@@ -88,5 +88,5 @@ INLINE void v_transpose(vec *r) {
 }
 
 /* 14 rows x 2 vectors fill the 32 registers, 10 rows are ten classes; a forward block holds totals besides. */
-enum { BLOCK_A = 14, BLOCK_B = 10, BLOCK_C = 4, FORWARD_A = 6, FORWARD_B = 5, DOT_ROWS = 8 };
+enum { BLOCK_A = 14, BLOCK_B = 10, BLOCK_C = 4, FORWARD_A = 6, DOT_ROWS = 8 };
 enum { FILTERS_A = 16, FILTERS_B = 4, PIXELS = 6 };

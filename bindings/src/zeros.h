@@ -202,14 +202,15 @@ static int64_t list_chain(int64_t *restrict list, const real *restrict s, ptrdif
     return count;
 }
 
-/* The same of each chain of a forward product, one after the other. */
+/* The rows that are not zero, of each chain of a forward product, one after the other. */
 static int64_t list_chains(int64_t *restrict list, const real *restrict s, ptrdiff_t lanes, int64_t depth) {
     int64_t blocks = chain_blocks(depth), count = 0;
     for (int64_t index = 0; index < blocks; index++) {
         int64_t begin = chain_block(depth, index, blocks), end = chain_block(depth, index + 1, blocks);
         for (int64_t first = begin; first < end && first < begin + CHAINS; first++) {
-            count += list_chain(list, s, lanes, first, end, CHAINS);
-            list += 1 + (end - first + CHAINS - 1) / CHAINS;
+            int64_t listed = list_chain(list, s, lanes, first, end, CHAINS);
+            list += 1 + listed;
+            count += listed;
         }
     }
     return count;
