@@ -7,6 +7,7 @@ from cuda_twins import backend, on_cuda
 
 import eqkernel as eq
 from eqkernel import cuda, reference
+from eqkernel.cuda import device, scores
 from eqkernel.cuda import field as cuda_field
 from eqkernel.interop import to_host
 
@@ -71,6 +72,22 @@ def shallow(sizes=(7, 270, 5), batch=3):
         test_backends.check_phases(twin, batch, 0)
 
 
+def score(shape=(5, 70)):
+    """Losses of both costs, and hits as NumPy finds them: the first of equals; -1 for a target of zeros."""
+    rng, arrays = np.random.default_rng(0), device.current().arrays
+    output = rng.integers(1, 9, shape).astype(np.float32) / np.float32(10)
+    target = np.eye(shape[1], dtype=np.float32)[: shape[0]]
+    target[0] = output[0]
+    target[1] = 0
+    for cost in (eq.costs.SquaredError(), eq.costs.CrossEntropy()):
+        found = [arrays.zeros(shape[0], np.float32) for _ in range(2)]
+        scores.score(*found, arrays.asarray(output), arrays.asarray(target), cost)
+        loss, right = map(to_host, found)
+        np.testing.assert_allclose(loss, cost.loss(output.astype(float), target), rtol=1e-5)
+        np.testing.assert_array_equal(right[2:], output[2:].argmax(axis=1) == target[2:].argmax(axis=1))
+        assert (right[0], right[1]) == (1, -1)
+
+
 def update(sizes=(7, 70, 13, 5), batch=5):
     net = eq.Network.recurrent(*sizes, bound=1e6, backend="cpu")
     for kind in test_backends.OPTIMISERS:
@@ -125,10 +142,10 @@ def _tensor(sizes, batch, plans, names):
 # Sizes in whole lines of memory, where what a kernel makes of memory is its own doing.
 REGULAR = {
     "dense": ((64, 128, 64),), "neurons": (64,), "diffusion": ((2, 32, 32),), "field": ((32, 512),),
-    "settle": ((16, 64, 32, 16), 8), "shallow": ((16, 512, 8), 4), "update": ((16, 64, 32, 16), 8),
+    "settle": ((16, 64, 32, 16), 8), "shallow": ((16, 512, 8), 4), "score": ((8, 64),), "update": ((16, 64, 32, 16), 8),
     "tensor": ((64, 64, 128, 64), 32, ("synchronous",)),
 }  # fmt: skip
-CASES = {case.__name__: case for case in (dense, neurons, diffusion, field, settle, shallow, update, tensor)}
+CASES = {case.__name__: case for case in (dense, neurons, diffusion, field, settle, shallow, score, update, tensor)}
 
 
 if __name__ == "__main__":  # on a GPU, for compute-sanitizer

@@ -35,7 +35,8 @@ CEILINGS = {
     "energy": (64, 1.0), "drive_post": (128, 0.25), "drive_pre": (128, 0.25), "hebbian": (128, 0.25),
     "rate": (32, 1.0), "relax": (32, 1.0), "difference": (32, 1.0), "softmax": (48, 0.75),
     "drive": (40, 1.0), "correlate": (40, 1.0), "update": (128, 0.25),
-    "free_tiles": (128, 0.25), "nudged_tiles": (128, 0.25), "free_sample": (176, 0.1875), "nudged_sample": (255, 0.125),
+    "free_tiles": (128, 0.25), "nudged_tiles": (128, 0.25), "input_drive": (128, 0.25), "score": (40, 1.0),
+    "free_sample": (176, 0.1875), "nudged_sample": (255, 0.125),
     "convolve": (128, 0.25), "conv.drive_pre": (128, 0.25), "trace_parts": (128, 0.25), "gather": (40, 1.0),
     "pool": (40, 1.0), "choose": (40, 1.0), "relax_layer": (128, 0.25),
 }  # fmt: skip

@@ -13,6 +13,25 @@ drive_post(real* drive, const real* pre, const real* weight, real scale, int bat
     add(drive, sum, top, left, batch, n_post, scale);
 }
 
+// drive (batch, n_post) = pre W^T + bias, of a layer above a clamped input
+extern "C" __global__ void __launch_bounds__(GEMM_THREADS, GEMM_BLOCKS)
+input_drive(real* drive, const real* pre, const real* weight, const real* bias, int batch, int n_pre, int n_post) {
+    const int top = blockIdx.y * TILE, left = blockIdx.x * TILE;
+    real sum[PART_ROWS][PART_COLUMNS] = {};
+    multiply(sum, Matrix{pre, batch, n_pre, 1}, Matrix{weight, n_post, n_pre, 1}, top, left, n_pre);
+#pragma unroll
+    for (int r = 0; r < PART_ROWS; r++)
+#pragma unroll
+        for (int c = 0; c < PART_COLUMNS; c += WIDE) {
+            const Piece p = piece(top + row_of(r), left + column_of(c), batch, n_post);
+            if (p.count == 0) continue;
+            Vector whole = load_some(bias + p.j, p.count, p.together && aligned(bias));
+#pragma unroll
+            for (int w = 0; w < WIDE; w++) whole.of[w] += sum[r][c + w];
+            store_some(drive + (long long)p.i * n_post + p.j, whole, p.count, p.together && aligned(drive));
+        }
+}
+
 // drive (batch, n_pre) += scale * post W: dPhi/dpre
 extern "C" __global__ void __launch_bounds__(GEMM_THREADS, GEMM_BLOCKS)
 drive_pre(real* drive, const real* post, const real* weight, real scale, int batch, int n_pre, int n_post) {

@@ -36,6 +36,15 @@ def hebbian(trace: Any, pre: Any, post: Any, scale: float) -> None:
     launch("dense", "hebbian", trace.dtype, how.grid, how.threads, arguments, **how.defines)
 
 
+def input_drive(drive: Any, pre: Any, weight: Any, bias: Any) -> None:
+    """drive = pre W^T + bias, bias (n_post,): all that a clamped input does."""
+    (n_post, n_pre), batch = weight.shape, len(drive)
+    check(drive, (batch, n_post), (pre, (batch, n_pre)), (weight, weight.shape), (bias, (n_post,)))
+    how = product(batch, n_post, drive.dtype)
+    arguments = drive, pre, weight, bias, batch, n_pre, n_post
+    launch("dense", "input_drive", drive.dtype, how.grid, how.threads, arguments, **how.defines)
+
+
 def scaled_energy(energy: Any, pre: Any, post: Any, weight: Any, scale: float) -> None:
     """energy[b] -= scale * post[b] . (W pre[b])."""
     (n_post, n_pre), batch = weight.shape, len(energy)

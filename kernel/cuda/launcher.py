@@ -63,6 +63,7 @@ def _constants(dtype: str, defines: tuple[tuple[str, int], ...]) -> str:
         **dict(defines),
         **{name: int(code) for name, code in CODES.items()},
         **{f"CUBE_OFFSET_{kind}": offset for kind, offset in CUBE_OFFSETS.items()},
+        "LEAST": f"{float(np.finfo(dtype).tiny)!r}{suffix}",
         "TANH_LIMIT": f"{float(np.dtype(dtype).type(neurons.tanh_limit(dtype)))!r}{suffix}",
     }
     for name, terms in (("ODD", odd), ("EVEN", even)):

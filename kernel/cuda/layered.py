@@ -20,7 +20,7 @@ from ..optimisers import Optimiser
 from ..outcomes import Outcome, judge
 from ..schedules import FORMS, NUDGES, ORDERS, Schedule
 from ..step import Whole
-from . import dense
+from . import dense, scores
 from .device import current
 from .launcher import launch
 from .products import Product, product
@@ -44,7 +44,10 @@ class Workspace:
         self.input = arrays.empty((batch, int(plan[1, tiles.SIZE])), dtype)
         self.kept = arrays.empty(blocks * SECTIONS * rows * lanes, dtype)
         self.state, self.mean, self.difference = (arrays.empty(batch * rows, dtype) for _ in range(3))
-        self.report = arrays.empty((2, blocks, 3), dtype)  # of the free phase, and of the nudged one
+        # All that travels back: a report of each block and phase, the loss of each sample, and whether it is right.
+        self.found = arrays.empty(6 * blocks + 2 * batch, dtype)
+        self.report = self.found[: 6 * blocks].reshape(2, blocks, 3)
+        self.loss, self.right = self.found[6 * blocks : 6 * blocks + batch], self.found[6 * blocks + batch :]
 
     def with_own_results(self) -> Workspace:
         """A workspace that shares all but the arrays a nudged phase returns."""
@@ -135,8 +138,8 @@ class Layered:
         network, batch, work = self.network, len(x), self.reserve(len(x), reuse)
         n, features, theta = self.sizes[1], self.sizes[0], network.buffer
         weight, bias = int(self.plan[1, tiles.WEIGHT]), int(self.plan[1, tiles.BIAS])
-        work.input[...] = theta[bias : bias + n]
-        dense.drive_post(work.input, x, theta[weight : weight + n * features].reshape(n, features))
+        W = theta[weight : weight + n * features].reshape(n, features)
+        dense.input_drive(work.input, x, W, theta[bias : bias + n])
         self.settle(
             "free", work,
             (
@@ -189,7 +192,7 @@ class Layered:
         to look at) or the step must not be done: `eqkernel.learning` then finds out why.
         """
         network, device_labels = self.network, on_device(y) and y.ndim == 1
-        if optimiser.rule is None or len(y) != len(x):
+        if optimiser.rule is None or len(y) != len(x) or type(network.cost) not in scores.KNOWN:
             return None
         if on_device(y):
             if not isinstance(y, network.arrays.ndarray):
@@ -206,22 +209,17 @@ class Layered:
             target = targets_of(network, y)
         work, state = self.launch_free(x, schedule, True)
         mean, difference = self.launch_nudged(work, x, target, beta, variant, schedule)
-        right = (state[-1].argmax(axis=1) == target.argmax(axis=1)).sum()
-        scores = [network.cost.loss(state[-1], target).mean(), right]
-        scores += [y.min(), y.max()] if device_labels else []
-        parts = [work.report.reshape(-1), *(score.astype(network.dtype).reshape(1) for score in scores)]
-        whole: Any = np.concatenate(parts)
-        found = whole.get()
-        reports = found[: work.report.size].reshape(work.report.shape)
-        loss, correct, *labels = map(float, found[work.report.size :])
-        phases = [_settled(report) for report in reports]
-        if labels and not (labels[0] >= 0 and labels[1] < self.sizes[-1]):
+        scores.score(work.loss, work.right, state[-1], target, network.cost)
+        found = work.found.get()
+        reports, (losses, right) = found[: -2 * len(x)].reshape(work.report.shape), found[-2 * len(x) :].reshape(2, -1)
+        phases, loss = [_settled(report) for report in reports], float(losses.mean())
+        if device_labels and right.min() < 0:
             return None
         outcomes = (judge(residual, early, taken, schedule.tolerance) for taken, residual, early in phases)
         if not isfinite(loss) or Outcome.DIVERGED in outcomes:
             return None
         self.update(mean, difference, optimiser, schedule)
-        return Whole(phases[0], phases[1], loss, int(correct))
+        return Whole(phases[0], phases[1], loss, int(right.sum()))
 
     # -- learning ----------------------------------------------------------------------------------------------------
 
