@@ -12,6 +12,7 @@ from ..connections import Connection, Conv
 from ..costs import CrossEntropy, SquaredError
 from ..cpu import layered
 from ..cpu.threads import WORTH_A_THREAD, get_threads, spread
+from ..errors import EqkernelError
 from ..optimisers import Optimiser
 from ..schedules import FORMS, NUDGES, ORDERS, Schedule
 from ..step import Whole
@@ -103,6 +104,12 @@ class Workspace(layered.Workspace):
             self._moments = moments
             job.first, job.second = (self.pointer(m) if m.size else ffi.NULL for m in moments)
 
+    def make_room(self, parts: int) -> None:
+        """Memory for an update in so many parts, after the phases."""
+        if (size := self.run.update_workspace(self.job, parts)) > self.memory.size:
+            self.memory = np.zeros(size, np.uint8)
+            self.job.work, self.job.work_size = ffi.from_buffer(self.memory), size
+
     def settled(self, phase: int, tiles: int) -> Settled:
         """Steps, residual and early residual of a phase (0 free, 1 nudged), those of the slowest of its tiles."""
         first = phase * tiles
@@ -157,24 +164,34 @@ class Layered(layered.Layered):
         self, x: NDArray, target: NDArray | None, labels: NDArray | None, beta: float, variant: str,
         schedule: Schedule, optimiser: Optimiser,
     ) -> Whole | None:  # fmt: skip
-        """A whole training step in one call, as `eqkernel.step` wants it, where it would stay on one thread.
+        """A whole training step, as `eqkernel.step` wants it: in one call, or on several threads in two turns.
 
         The first step of an optimiser with moments is left to the phases, which make these or refuse them.
         """
         network, batch = self.network, len(x)
         if optimiser.rule is None or type(network.cost) not in COSTS:
             return None
-        if get_threads() > 1 and 4.0 * self.synapses * batch > WORTH_A_THREAD:
-            return None
         if not optimiser.has_moments_for(network.buffer):
             return None
         workspace = self.reserve(batch, True)
-        job = workspace.prepare(x, schedule)
+        job, run, tiles = workspace.prepare(x, schedule), workspace.run, self.tiles(batch)
         workspace.aim(target, beta, variant, schedule, labels)
         workspace.learn(optimiser, network.buffer)
-        if workspace.run.train_step(job, workspace.loss, workspace.correct):
-            return None
-        tiles = self.tiles(batch)
+        flops = 4.0 * self.synapses * batch  # of the update; the phases have half of it and more
+        if get_threads() == 1 or flops <= WORTH_A_THREAD:
+            if run.train_step(job, workspace.loss, workspace.correct):
+                return None
+        else:
+            self._pack(workspace)
+            workspace.make_room(get_threads())
+            settle = lambda part, parts: check(run.settle(job, tiles * part // parts, tiles * (part + 1) // parts))  # noqa: E731
+            try:
+                spread(settle, tiles, flops)
+            except EqkernelError:
+                return None
+            if run.measure(job, workspace.loss, workspace.correct):
+                return None
+            spread(lambda part, parts: check(run.update(job, part, parts)), get_threads(), flops)
         return Whole(workspace.settled(0, tiles), workspace.settled(1, tiles), workspace.loss[0], workspace.correct[0])
 
     def _pack(self, workspace: Workspace) -> None:

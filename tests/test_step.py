@@ -131,18 +131,41 @@ def test_what_an_engine_does_not_know_is_left_to_the_phases(taken, backend):
     assert not any(taken()[1:])
 
 
-@pytest.mark.parametrize("backend", ["c"], indirect=True)
-def test_two_threads_do_large_steps_phase_by_phase(taken):
+@pytest.mark.parametrize("make", [lambda: eqkernel.Adam(1e-3), lambda: eqkernel.SGD(0.1)])
+def test_several_threads_do_large_steps_at_once_to_the_same_bits(taken, backend, make, threads):
+    seen = []
+    for count in (1, 2, 3):
+        threads(count)
+        net, optimiser = Network.dense(784, 512, 10, backend=backend), make()
+        x, y = batch_of(100, net)
+        steps = [eqkernel.train_step(net, x, y, optimiser=optimiser) for _ in range(3)]
+        assert taken(net)[-2:] == [True, True]
+        seen.append((net.buffer, steps))
+    for buffer, steps in seen[1:]:
+        np.testing.assert_array_equal(buffer, seen[0][0])
+        assert steps == seen[0][1]
+
+
+@pytest.mark.parametrize("cause", ["a label", "weights"])
+def test_several_threads_refuse_what_one_refuses(backend, cause, threads):
+    threads(2)
+    net = Network.dense(784, 512, 10, backend=backend)
+    x, y = batch_of(64, net)
+    if cause == "a label":
+        y = np.where(np.arange(64) == 40, 10, y)
+    else:
+        net.buffer[7] = np.nan
+    before = net.buffer.copy()
+    with pytest.raises(eqkernel.EqkernelError, match="labels run from 0 to 10" if cause == "a label" else "diverged"):
+        eqkernel.train_step(net, x, y, lr=0.1)
+    np.testing.assert_array_equal(net.buffer, before)
+
+
+@pytest.fixture
+def threads():
     before = eqkernel.get_threads()
-    try:
-        for threads in (2, 1):
-            eqkernel.set_threads(threads)
-            net = Network.dense(784, 512, 10, backend="c")
-            x, y = batch_of(64, net)
-            eqkernel.train_step(net, x, y, lr=1e-3)
-            assert taken(net) == [threads == 1]
-    finally:
-        eqkernel.set_threads(before)
+    yield eqkernel.set_threads
+    eqkernel.set_threads(before)
 
 
 def spoilt(x, y, **changes):

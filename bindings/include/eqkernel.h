@@ -205,9 +205,12 @@ EQK_API eqk_status EQK(settle)(const EQK(job) * job, int64_t first, int64_t last
 EQK_API size_t EQK(update_workspace)(const EQK(job) * job, int64_t parts);
 EQK_API eqk_status EQK(update)(const EQK(job) * job, int64_t part, int64_t parts);
 
-/* Both phases of the whole batch, then the update: EQK_DIVERGED, and no update, if a state is not finite or the
- * residual of 20 or more steps has grown. loss and correct (either may be NULL) receive the mean cost before the step
- * and how many labels the most active output had right. */
+/* Of a batch whose phases are done: the mean cost, and how many labels the most active output has right (either place
+ * may be NULL). EQK_DIVERGED, and nothing should learn from it, if a state is not finite or the residual of 20 or more
+ * steps has grown. */
+EQK_API eqk_status EQK(measure)(const EQK(job) * job, double *loss, int64_t *correct);
+
+/* Both phases of the whole batch, eqk_measure, and unless that says EQK_DIVERGED the update. */
 EQK_API eqk_status EQK(train_step)(const EQK(job) * job, double *loss, int64_t *correct);
 
 /* -- verbs: each adds into its first argument ------------------------------------------------------------------------

@@ -36,31 +36,46 @@ static double total_loss(const EQK(job) * job, int64_t *correct) {
     return total;
 }
 
-eqk_status EQK(train_step)(const EQK(job) * job, double *loss, int64_t *correct) {
-    int64_t tiles, right;
-    double total;
-    PHASES phase;
-    CHECK(check_job(job));
-    CHECK(check_phases(job, 0, 0));
-    CHECK(check_nudge(job));
-    CHECK(check_update(job));
-    POINTER_OR_NULL(loss, double);
-    POINTER_OR_NULL(correct, int64_t);
-    CHOOSE(job->variant);
-    CHECK(choose_phases(job, &phase));
-    tiles = EQK(tiles)(job->batch);
-    if (phase.pack)
-        phase.pack(job, 0, 1);
-    for (int64_t tile = 0; tile < tiles; tile++) {
-        phase.free_phase(job, tile);
-        phase.nudged_phase(job, tile);
-    }
-    total = total_loss(job, &right);
+static eqk_status measured(const EQK(job) * job, double *loss, int64_t *correct) {
+    int64_t tiles = EQK(tiles)(job->batch), right;
+    double total = total_loss(job, &right);
     if (loss)
         *loss = total / (double)job->batch;
     if (correct)
         *correct = right;
     REQUIRE(isfinite(total) && !diverged(job->report, tiles) && !diverged(job->report + tiles, tiles), EQK_DIVERGED);
+    return EQK_OK;
+}
+
+static eqk_status check_measure(const EQK(job) * job, double *loss, int64_t *correct) {
+    CHECK(check_job(job));
+    CHECK(check_phases(job, 0, 0));
+    CHECK(check_nudge(job));
+    POINTER_OR_NULL(loss, double);
+    POINTER_OR_NULL(correct, int64_t);
+    return EQK_OK;
+}
+
+eqk_status EQK(measure)(const EQK(job) * job, double *loss, int64_t *correct) {
+    PHASES phase;
+    CHECK(check_measure(job, loss, correct));
+    CHECK(choose_phases(job, &phase));
+    return measured(job, loss, correct);
+}
+
+eqk_status EQK(train_step)(const EQK(job) * job, double *loss, int64_t *correct) {
+    PHASES phase;
+    CHECK(check_measure(job, loss, correct));
+    CHECK(check_update(job));
+    CHOOSE(job->variant);
+    CHECK(choose_phases(job, &phase));
+    if (phase.pack)
+        phase.pack(job, 0, 1);
+    for (int64_t tile = 0; tile < EQK(tiles)(job->batch); tile++) {
+        phase.free_phase(job, tile);
+        phase.nudged_phase(job, tile);
+    }
+    CHECK(measured(job, loss, correct));
     run->update(job, 0, 1);
     return EQK_OK;
 }

@@ -4,8 +4,8 @@
  */
 #include "draw.h"
 
-enum { FREE_PHASE, NUDGED_PHASE, SETTLE, PACK, UPDATE, TRAIN_STEP };
-enum { CALLS = 31 }; /* of each type, see `anything` */
+enum { FREE_PHASE, NUDGED_PHASE, SETTLE, MEASURE, PACK, UPDATE, TRAIN_STEP };
+enum { CALLS = 32 }; /* of each type, see `anything` */
 
 #define EQK_REAL float
 #define EQK(name) eqk_##name##_f32

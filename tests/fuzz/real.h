@@ -304,13 +304,21 @@ static void EQK(draw_precision)(EQK(job) * job) {
 /* The weights are packed before a phase, where it will not be refused. */
 static eqk_status EQK(packed)(const EQK(job) * job) { return broken ? EQK_OK : EQK(pack)(job, 0, 1); }
 
+/* Whole jobs are settled before they are measured. */
+static eqk_status EQK(settled)(const EQK(job) * job, double *loss, int64_t *correct) {
+    eqk_status status = EQK(packed)(job);
+    if (!broken && !status)
+        status = EQK(settle)(job, 0, EQK(tiles)(job->batch));
+    return status ? status : EQK(measure)(job, loss, correct);
+}
+
 /* A job that has what `which` needs, and nothing else. */
 static void EQK(phases)(int which) {
     EQK(job) job = {0}, *place;
     int settles = which != UPDATE && which != PACK, nudges = settles && which != FREE_PHASE, learns = which >= UPDATE;
     int64_t inputs, classes, rows, tiles, first = 0, last = 0, parts = 1, part = 0;
-    double *loss;
-    int64_t *correct;
+    double *loss = 0;
+    int64_t *correct = 0;
     EQK(draw_layers)(&job, &inputs, &classes, &rows);
     job.batch = size(draw(1) % 8 ? 5 : 70), job.version = spoil() ? 99 : EQK_ABI_VERSION;
     rows = TIMES(job.batch, rows), inputs = TIMES(job.batch, inputs), tiles = EQK(tiles)(job.batch);
@@ -342,7 +350,7 @@ static void EQK(phases)(int which) {
         job.work = EQK(work)(EQK(update_workspace)(&job, parts), &job.work_size);
     if (rows > 0)
         first = among(tiles + 1), last = first + among(tiles + 1 - first);
-    if (settles && which != TRAIN_STEP && spoil())
+    if (settles && which != MEASURE && which != TRAIN_STEP && spoil())
         last = among(2) ? first - 1 : tiles + 1;
     place = array(1, sizeof job, 0);
     job.variant = variant;
@@ -352,15 +360,16 @@ static void EQK(phases)(int which) {
 #define TWIN (variant == job.variant ? 0 : (variant = job.schedule.precision ? EQK_AVX512 : variant))
 #define DO(call) (TWIN ? memcpy(&place->variant, &variant, sizeof variant) : 0, EQK(call))
 #define PHASE(name) (DO(packed)(place) ? EQK_NOT_SUPPORTED : EQK(name)(place, first, last))
+    if (which == MEASURE || which == TRAIN_STEP)
+        loss = optional(sizeof *loss), correct = optional(sizeof *correct);
     switch (which) {
     case FREE_PHASE: TRY(PHASE(free_phase)); break;
     case NUDGED_PHASE: TRY(PHASE(nudged_phase)); break;
     case SETTLE: TRY(PHASE(settle)); break;
+    case MEASURE: TRY_STEP(DO(settled)(place, loss, correct), 1); break;
     case PACK: TRY(DO(pack)(place, part, parts)); break;
     case UPDATE: TRY(DO(update)(place, part, parts)); break;
-    default:
-        loss = optional(sizeof *loss), correct = optional(sizeof *correct);
-        TRY_STEP(DO(train_step)(place, loss, correct), 1);
+    default: TRY_STEP(DO(train_step)(place, loss, correct), 1);
     }
 #undef TWIN
 #undef DO
