@@ -28,6 +28,7 @@ def test_a_dry_run_writes_every_row(tmp_path):
     same = rows["20-24-24-5", "eqkernel, the same steps"], rows["20-24-24-5", "numpy eager"]
     assert min(row["cosine"] for row in same) > 0.999
     assert ("20-24-24-5", "eqkernel settle, converged, bf16") in rows
+    assert ("20-24-5", "eqkernel settle, converged, recorded") in rows
     assert {net for net, _ in rows} == {"20-24-5", "20-24-24-5", "conv 16-32", "field 40 x 40"}
 
 
