@@ -5,6 +5,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+from mutations import Mutation, plant
 
 import eqkernel
 from eqkernel import Network
@@ -159,6 +160,25 @@ def test_several_threads_refuse_what_one_refuses(backend, cause, threads):
     with pytest.raises(eqkernel.EqkernelError, match="labels run from 0 to 10" if cause == "a label" else "diverged"):
         eqkernel.train_step(net, x, y, lr=0.1)
     np.testing.assert_array_equal(net.buffer, before)
+
+
+@pytest.mark.skipif(bool(unavailable("c")), reason="the C library was not built")
+@pytest.mark.parametrize(
+    ("bug", "old", "new"),
+    [
+        ("the last tile left out", "tiles * (part + 1) // parts)", "tiles * (part + 1) // parts - part)"),
+        ("the first share learnt by all", "run.update(job, part, parts)", "run.update(job, 0, parts)"),
+        ("what diverged is learnt", "if run.measure(job, workspace.loss, workspace.correct):", "if False:"),
+    ],
+)
+def test_planted_in_a_step_of_several_threads(monkeypatch, threads, bug, old, new):
+    from eqkernel.bindings.layered import Layered
+
+    plant(monkeypatch, Mutation(bug, Layered, "step", old, new))
+    taken = lambda net: [True, True]  # noqa: E731
+    with pytest.raises((AssertionError, pytest.fail.Exception)):
+        test_several_threads_do_large_steps_at_once_to_the_same_bits(taken, "c", OPTIMISERS["sgd"], threads)
+        test_several_threads_refuse_what_one_refuses("c", "weights", threads)
 
 
 @pytest.fixture
