@@ -27,6 +27,7 @@ from .rivals.torch_autograd_ep import TorchAutogradEP
 from .rivals.torch_settle import TorchRecurrent, TorchSettle
 from .rivals.torch_update import TorchUpdate
 
+OURS = {"eqkernel": "cpu"} if unavailable("c") else {"eqkernel": "cpu", "eqkernel c": "c"}
 SETTLE_REFERENCE = "torch no_grad, hoisted"
 UPDATE_REFERENCE = "torch mm + fused Adam"
 STEP_REFERENCE = "torch autograd backprop"
@@ -161,22 +162,19 @@ def settle_entries(p: Problem, threads: int = 1) -> dict[str, Entry]:
     literature = converged.but(form="plus-minus", nudge="live", tolerance=None)
     synchronous = literature.but(order="synchronous", free_steps=T, nudged_steps=K)
     even_odd = literature.but(order="even-odd", free_steps=t, nudged_steps=k)
-    add("eqkernel, synchronous", EqSettle(p, synchronous), "synchronous", T, K)
-    add("eqkernel, even-odd", EqSettle(p, even_odd), "even-odd", t, k)
+    several = threads if threads > 1 else None  # each sets its own where they differ
+    add("eqkernel, synchronous", EqSettle(p, synchronous, several), "synchronous", T, K)
     over_relaxed = even_odd.but(free_steps=t_over, nudged_steps=k_over, step=size)
-    add("eqkernel, over-relaxed", EqSettle(p, over_relaxed), *over)
-    if not unavailable("c"):
-        add("eqkernel c, even-odd", EqSettle(p, even_odd, backend="c"), "even-odd", t, k)
-        add("eqkernel c, over-relaxed", EqSettle(p, over_relaxed, backend="c"), *over)
-        if recurrent and can_split():
-            split = EqSettle(p, even_odd, backend="c", precision="bf16x3")
-            add("eqkernel c, bf16x3", split, "even-odd", t, k, floor=SPLIT_FLOOR)
+    for name, backend in OURS.items():
+        add(f"{name}, even-odd", EqSettle(p, even_odd, several, backend), "even-odd", t, k)
+        add(f"{name}, over-relaxed", EqSettle(p, over_relaxed, several, backend), *over)
+        if several:
+            add(f"{name}, even-odd, one thread", EqSettle(p, even_odd, 1, backend), "even-odd", t, k)
+    if recurrent and not unavailable("c") and can_split():
+        split = EqSettle(p, even_odd, several, "c", "bf16x3")
+        add("eqkernel c, bf16x3", split, "even-odd", t, k, floor=SPLIT_FLOOR)
     difference = even_odd.but(form="mean-difference", nudge="frozen")
-    add("eqkernel, mean and difference", EqSettle(p, difference), "even-odd, frozen nudge", t, k, frozen=True)
-    if threads > 1:
-        add("eqkernel, one thread", EqSettle(p, even_odd, threads=1), "even-odd", t, k)
-        again = entries["eqkernel, even-odd"].contestant
-        again.threads = threads
+    add("eqkernel, mean and difference", EqSettle(p, difference, several), "even-odd, frozen nudge", t, k, frozen=True)
     return entries
 
 
@@ -221,12 +219,10 @@ def step_entries(p: Problem, optimiser: str, threads: int = 1) -> dict[str, Entr
         channels = 1 if schedule.form == "difference" else 2
         flops = step_flops(p, schedule.free_steps, schedule.nudged_steps, channels)
         ours = replace(p, gamma=schedule.gamma)
-        for label, count in ((f"eqkernel, {name}", threads), (f"eqkernel, {name}, one thread", 1)):
-            if label.endswith("one thread") and threads == 1:
-                continue
-            c = EqStep(ours, schedule, optimiser, lr=1e-6, threads=count if threads > 1 else None)
-            entries[label] = Entry(c.run, c, name, f"{schedule.free_steps}+{schedule.nudged_steps}", flops)
-        if not unavailable("c"):
-            c = EqStep(ours, schedule, optimiser, lr=1e-6, threads=threads if threads > 1 else None, backend="c")
-            entries[f"eqkernel c, {name}"] = Entry(c.run, c, name, entries[f"eqkernel, {name}"].steps, flops)
+        steps = f"{schedule.free_steps}+{schedule.nudged_steps}"
+        for label, backend in OURS.items():
+            for count in dict.fromkeys((threads, 1)):
+                c = EqStep(ours, schedule, optimiser, lr=1e-6, threads=count if threads > 1 else None, backend=backend)
+                alone = ", one thread" if count < threads else ""
+                entries[f"{label}, {name}{alone}"] = Entry(c.run, c, name, steps, flops)
     return entries

@@ -126,7 +126,6 @@ def threads(run: Run) -> Summary:
         name = row["contestant"]
         if name.endswith(", one thread"):
             several = name.removesuffix(", one thread")
-            several = "eqkernel, even-odd" if several == "eqkernel" else several
             found = versus(run, row["net"], row["batch"], row["phase"], several, name)
             if found:
                 low, middle, high = map(digits3, found)
