@@ -1,5 +1,5 @@
-"""Fair timing on a machine that is never quite quiet: every round runs every contestant once, each round
-starts one contestant later, and what is reported is the median over rounds of the ratios inside one round.
+"""Fair timing on a machine that is never quite quiet: every round runs every contestant once, in an order of its own,
+so that nobody always follows the same, and what is reported is the median over rounds of the ratios inside one round.
 """
 
 import json
@@ -44,9 +44,9 @@ def interleave(contestants: dict[str, Call], rounds: int = 15, seconds: float = 
         call()  # compiles, fills caches
         repeats[name] = max(1, round(seconds / max(_turn(call, 1), _turn(call, 2) / 2, 1e-9)))
     times: dict[str, list[float]] = {name: [] for name in names}
-    for start in range(rounds):
-        for i in range(len(names)):
-            name = names[(start + i) % len(names)]
+    orders = np.random.default_rng(0)
+    for _ in range(rounds):
+        for name in orders.permutation(names).tolist():
             time.sleep(0.005)  # the last contestant's idle threads stop spinning
             if repeats[name] > 1:
                 contestants[name]()  # its data come back into the caches
