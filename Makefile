@@ -19,8 +19,9 @@ help: ## list the targets
 demo: .venv/installed ## train on 8x8 digits with three seeds; weights and a picture land in demo/
 	$(BIN)/eqkernel train digits --seeds 3 --out demo
 
+# A crashed worker ends the run: replaced, it would leave pytest-xdist waiting for its files for ever.
 test: .venv/installed-test ## run the tests, a file to a process
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --max-worker-restart 0
 
 bench: .venv/installed-bench ## time eqkernel beside its rivals (installs torch and jax)
 	$(BIN)/python -m bench
@@ -51,7 +52,8 @@ check-sanitize: .venv/installed-test ## C library: AddressSanitizer and UBSan fi
 	$(BIN)/python -m pytest -q tests/test_c_examples.py tests/test_fuzz.py tests/test_integer_vectors.py
 
 check-planted: .venv/installed-test ## the bugs planted in compiled code that `make test` leaves out are caught too
-	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 -m exhaustive tests/test_c_mutations.py tests/test_mutations.py
+	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --max-worker-restart 0 -m exhaustive \
+		tests/test_c_mutations.py tests/test_mutations.py
 
 check-valgrind: .venv/installed-test ## C library and integer network: valgrind finds nothing (installs it on Debian)
 	command -v valgrind > /dev/null || $(APT) valgrind

@@ -5,6 +5,7 @@ a thousand runs is found in the first.
 """
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -121,6 +122,26 @@ def test_a_divergent_barrier_is_named_by_the_fast_build_too():
     text = 'extern "C" __global__ void k(real* a) { if (threadIdx.x < 40) __syncthreads(); a[threadIdx.x] = 1; }'
     with pytest.raises(KernelError, match="divergent barrier in block 0: 40 threads wait"):
         RawModule(StandIn(), TEXT + text).get_function("k")((1,), (64,), (ARRAYS.zeros(64, np.float32),))
+
+
+@pytest.mark.parametrize("stray", ["a[1L << 40] = 1", "a[0] = a[-(1L << 40)]", "atomicAdd(a + (1L << 40), 1.0f)"])
+def test_a_stray_access_is_stopped_before_it_happens(stray):
+    text = f'extern "C" __global__ void k(real* a) {{ {stray}; }}'
+    with pytest.raises(KernelError, match="out of bounds"):  # or this process would have ended
+        RawModule(StandIn("check"), TEXT + text).get_function("k")((1,), (64,), (ARRAYS.zeros(64, np.float32),))
+
+
+def test_stacks_of_threads_are_few_mappings():
+    """Linux allows a process 65,530 of them, and a test run loads hundreds of modules that keep their stacks."""
+    text = 'extern "C" __global__ void k(real* a) { __syncthreads(); a[threadIdx.x] = 1; }'
+    kernel, a = RawModule(StandIn(), TEXT + text).get_function("k"), ARRAYS.zeros(1024, np.float32)
+    before = mappings()
+    kernel((1,), (1024,), (a,))
+    assert mappings() < before + 64
+
+
+def mappings():
+    return len(Path("/proc/self/maps").read_text().splitlines())
 
 
 def test_blocks_that_meet_are_in_step():

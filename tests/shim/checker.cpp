@@ -31,7 +31,7 @@ struct Request { // what the lanes of a warp do with one instruction at a time
 };
 using Key = std::pair<const void*, uint64_t>; // instruction; block, warp and how often the lane has come by
 
-bool on, profiling, running, atomic_now, found;
+bool on, profiling, running, atomic_now;
 size_t dynamic_bytes;
 std::vector<Range> ranges;
 std::unordered_map<unsigned, std::vector<Cell>> shared_cells; // of a block
@@ -52,7 +52,6 @@ bool unordered(const Access& old, const Place& now, bool shared) {
 void race(const char* now, const char* before, bool shared, const Place& me, const Access& other) {
     shim_fail("race on %s memory: %s by %s and %s by %s with no barrier between", shared ? "shared" : "global", now,
               shim_where(me.block, me.thread), before, shim_where(other.at.block, other.at.thread));
-    found = true;
 }
 
 void check(Cell& cell, bool write, bool shared) {
@@ -66,10 +65,8 @@ void check(Cell& cell, bool write, bool shared) {
         cell.write = {me, true, atomic_now};
         return;
     }
-    if (shared && !cell.write.made) {
+    if (shared && !cell.write.made)
         shim_fail("a read of shared memory that nobody has written, by %s", shim_where(me.block, me.thread));
-        found = true;
-    }
     if (cell.read.made && (cell.read.at.thread != me.thread || cell.read.at.block != me.block)) cell.earlier = cell.read;
     cell.read = {me, true, atomic_now};
 }
@@ -86,7 +83,7 @@ void note(uintptr_t p, int bytes, bool write, bool shared, const void* instructi
 extern "C" __attribute__((visibility("hidden"))) char __ehdr_start[], _end[]; // this module: constants, threadIdx
 
 void access(uintptr_t p, int bytes, bool write, const void* instruction) {
-    if (!on || !running || found || shim_own_stack(p)) return;
+    if (!on || !running || shim_own_stack(p)) return;
     bool dynamic = inside(p, shim_dynamic, shim_dynamic + 232448);
     if (dynamic || inside(p, __start_shim_shared, __stop_shim_shared)) {
         size_t at = dynamic ? p - (uintptr_t)shim_dynamic : p - (uintptr_t)__start_shim_shared + 232448;
@@ -94,10 +91,9 @@ void access(uintptr_t p, int bytes, bool write, const void* instruction) {
             Place me = shim_place();
             shim_fail("out of bounds: a %s at byte %zu of %zu bytes of dynamic shared memory by %s",
                       write ? "write" : "read", at, dynamic_bytes, shim_where(me.block, me.thread));
-            found = true;
             return;
         }
-        for (size_t word = at / 4; word * 4 < at + bytes && !found; word++) check((*shared_now)[word], write, true);
+        for (size_t word = at / 4; word * 4 < at + bytes; word++) check((*shared_now)[word], write, true);
         if (profiling) note(p, bytes, write, true, instruction);
         return;
     }
@@ -114,18 +110,16 @@ void access(uintptr_t p, int bytes, bool write, const void* instruction) {
         }
         shim_fail("out of bounds: a global %s at byte %ld of an array of %ld bytes by %s", write ? "write" : "read",
                   nearest, size, shim_where(me.block, me.thread));
-        found = true;
         return;
     }
     if (write && home->constant) {
         Place me = shim_place();
         shim_fail("a write through a pointer to const by %s", shim_where(me.block, me.thread));
-        found = true;
         return;
     }
     if (!home->constant) {
         size_t at = p - home->low;
-        for (size_t word = at / 4; word * 4 < at + bytes && !found; word++) check(home->cells[word], write, false);
+        for (size_t word = at / 4; word * 4 < at + bytes; word++) check(home->cells[word], write, false);
     }
     if (profiling) note(p, bytes, write, false, instruction);
 }
@@ -161,7 +155,7 @@ size_t passes(const Request& r) {
 } // namespace
 
 void checker_begin(size_t dynamic) {
-    dynamic_bytes = dynamic, running = true, found = false, atomic_now = false;
+    dynamic_bytes = dynamic, running = true, atomic_now = false;
     shared_cells.clear(), requests.clear(), visits.clear();
 }
 void checker_block(unsigned block, bool fresh) {

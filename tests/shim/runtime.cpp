@@ -57,10 +57,12 @@ static int error_room;
 static bool failed;
 static std::vector<Fiber> fibers;
 static std::vector<unsigned> order;
-static std::vector<char*> stacks; // to be used again
+static char* stacks; // of all threads of a launch, one after the other: a mapping each would be more than Linux allows
+static size_t stacks_bytes;
 static std::vector<std::vector<char>> tables; // of each warp, what its lanes gave to an exchange
 static unsigned threads, grids;
 
+static void leave();
 void shim_fail(const char* format, ...) {
     if (failed) return;
     failed = true;
@@ -68,6 +70,7 @@ void shim_fail(const char* format, ...) {
     va_start(list, format);
     vsnprintf(error_text, error_room, format, list);
     va_end(list);
+    if (current) leave(); // never to return: what the thread was about to do would spoil this process
 }
 const char* shim_where(unsigned block, unsigned thread) {
     static char text[4][64];
@@ -77,9 +80,7 @@ const char* shim_where(unsigned block, unsigned thread) {
     return text[turn];
 }
 Place shim_place() { return {current->block, current->thread, current->barriers, current->exchanges, grids}; }
-bool shim_own_stack(uintptr_t p) {
-    return current->stack && p >= (uintptr_t)current->stack && p < (uintptr_t)current->stack + STACK;
-}
+bool shim_own_stack(uintptr_t p) { return p >= (uintptr_t)current->stack && p < (uintptr_t)current->stack + STACK; }
 
 // -- fibers ----------------------------------------------------------------------------------------------------------
 
@@ -102,25 +103,24 @@ static void enter() {
     abort();
 }
 
+static bool reserve_stacks(size_t bytes) {
+    if (bytes <= stacks_bytes) return true;
+    if (stacks) munmap(stacks, stacks_bytes);
+    void* p = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    stacks = p == MAP_FAILED ? nullptr : (char*)p, stacks_bytes = stacks ? bytes : 0;
+    return stacks;
+}
+
 static void resume(Fiber* f) {
     current = f;
     threadIdx = f->index;
     bool fresh = f->state == NEW;
     f->state = READY;
-    if (fresh) {
-        if (stacks.empty()) {
-            void* p = mmap(nullptr, STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-            mprotect(p, 4096, PROT_NONE); // an overflow ends here
-            stacks.push_back((char*)p);
-        }
-        f->stack = stacks.back();
-        stacks.pop_back();
-    }
 #ifdef PORTABLE
     if (fresh) {
         getcontext(&f->context);
-        f->context.uc_stack.ss_sp = f->stack + 4096;
-        f->context.uc_stack.ss_size = STACK - 4096;
+        f->context.uc_stack.ss_sp = f->stack;
+        f->context.uc_stack.ss_size = STACK;
         makecontext(&f->context, enter, 0);
     }
     swapcontext(&scheduler, &f->context);
@@ -134,10 +134,8 @@ static void resume(Fiber* f) {
     }
     shim_switch(&scheduler, f->sp);
 #endif
-    if (f->state == DONE) {
-        stacks.push_back(f->stack);
-        f->stack = nullptr;
-    }
+    current = nullptr;
+    if (*(uint64_t*)f->stack) shim_fail("%s needs more than %zu bytes of stack", shim_where(f->block, f->thread), STACK);
 }
 
 static void wait(State why, int line) {
@@ -260,6 +258,7 @@ extern "C" void shim_run(void (*kernel)(void*), void* arguments, const unsigned*
     tables.resize((threads + 31) / 32);
     size_t fixed = __stop_shim_shared - __start_shim_shared;
     fibers.assign((size_t)threads * (cooperative ? blocks : 1), Fiber());
+    if (!reserve_stacks(fibers.size() * STACK)) return shim_fail("no memory for the stacks of %zu threads", fibers.size());
     std::vector<std::vector<char>> kept(cooperative ? blocks : 0); // shared memory of blocks that wait for the grid
     checker_begin(dynamic);
 
@@ -267,7 +266,7 @@ extern "C" void shim_run(void (*kernel)(void*), void* arguments, const unsigned*
         for (unsigned t = 0; t < threads; t++) {
             f[t] = Fiber();
             f[t].index = {t % block[0], t / block[0] % block[1], t / (block[0] * block[1])};
-            f[t].block = b, f[t].thread = t;
+            f[t].block = b, f[t].thread = t, f[t].stack = stacks + (f + t - fibers.data()) * STACK;
         }
         memset(__start_shim_shared, 0xFF, fixed);
         memset(shim_dynamic, 0xFF, dynamic);
@@ -302,6 +301,4 @@ extern "C" void shim_run(void (*kernel)(void*), void* arguments, const unsigned*
         if (ended && !failed) shim_fail("%u of %u blocks have ended while others wait for the grid", ended, blocks);
     }
     checker_end();
-    for (Fiber& f : fibers)
-        if (f.stack) stacks.push_back(f.stack);
 }

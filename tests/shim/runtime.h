@@ -17,7 +17,7 @@ extern char __stop_shim_shared[] __attribute__((visibility("hidden")));
 
 Place shim_place();                                  // of the running thread
 bool shim_own_stack(uintptr_t address);              // whether it lies on the running thread's stack
-void shim_fail(const char* format, ...);             // the launch ends with this error
+void shim_fail(const char* format, ...);             // ends the launch with this error; a thread that says so stops there
 const char* shim_where(unsigned block, unsigned thread);
 
 void checker_begin(size_t dynamic);                  // before a launch
