@@ -1,7 +1,6 @@
-"""The kernels of sums over lists, in LLVM's vector instructions as those of `microkernel`.
+"""The kernels of sums that leave out zeros, in LLVM's vector instructions as those of `microkernel`.
 
-A list is made in the memory of an array of floats: some of its elements, and as many whole numbers in the bytes of
-others, which say where the vectors that they multiply are.
+What is left is a list of whole numbers or the bits of a word, kept in the bytes of an array of floats.
 """
 
 from __future__ import annotations
@@ -37,71 +36,52 @@ def get_place(typing, room, at):  # type: ignore[no-untyped-def]
     return types.intp(room, types.intp), emit
 
 
-def enlist(rows: int) -> Any:
-    """Leave of `rows` (1 or 2) rows of values, `length` apart, what is not zero in all of them, in order.
+@intrinsic
+def put_word(typing, room, at, word):  # type: ignore[no-untyped-def]
+    """The 64 bits of `word` in the bytes of room[at:], of two floats or a double; `get_word` reads them."""
 
-    `places` gets b * step for each that is left of sample b; the kernel returns how many are left.
-    """
+    def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
+        room, at, word = args
+        e = Emitter(context, builder, sig.args[0])
+        place = builder.bitcast(e.pointer(sig.args[0], room, at), word.type.as_pointer())
+        builder.store(word, place).align = e.bytes
+        return context.get_dummy_value()
 
-    @intrinsic
-    def compact(typing, room, values, length, places, samples, step):  # type: ignore[no-untyped-def]
-        def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
-            room, values, length, places, samples, step = args
-            e = Emitter(context, builder, sig.args[0])
-            values, places = (e.place(e.pointer(sig.args[0], room, at)) for at in (values, places))
-            values = [e.row(values, length, i) for i in range(rows)]
-            zero, one, start = e.number(0), e.number(1), builder.block
-            loop, after = builder.append_basic_block("loop"), builder.append_basic_block("after")
-            builder.cbranch(builder.icmp_signed(">", samples, zero), loop, after)
+    return types.void(room, types.intp, types.intp), emit
 
-            builder.position_at_end(loop)
-            b, count = builder.phi(zero.type), builder.phi(zero.type)
-            given = [builder.load(builder.gep(row, [b])) for row in values]
-            for row, value in zip(values, given, strict=True):
-                builder.store(value, builder.gep(row, [count]))
-            builder.store(e.narrow(builder.mul(b, step)), builder.gep(places, [count]))
-            some = given[0] if rows == 1 else builder.or_(*given)
-            some = builder.shl(some, some.type(1))  # the sign of a zero says nothing
-            more = builder.add(count, builder.zext(builder.icmp_unsigned("!=", some, some.type(0)), zero.type))
-            following = builder.add(b, one)
-            for phi, value in ((b, following), (count, more)):
-                phi.add_incoming(zero, start)
-                phi.add_incoming(value, loop)
-            builder.cbranch(builder.icmp_signed("<", following, samples), loop, after)
 
-            builder.position_at_end(after)
-            left = builder.phi(zero.type)
-            left.add_incoming(zero, start)
-            left.add_incoming(more, loop)
-            return left
+@intrinsic
+def get_word(typing, room, at):  # type: ignore[no-untyped-def]
+    def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
+        e = Emitter(context, builder, sig.args[0])
+        word = builder.load(builder.bitcast(e.pointer(sig.args[0], *args), ir.IntType(64).as_pointer()))
+        word.align = e.bytes
+        return word
 
-        index = types.intp
-        return index(room, *[index] * 5), emit
-
-    return compact
+    return types.intp(room, types.intp), emit
 
 
 def gather(rows: int, vectors: int) -> Any:
-    """The kernel of sums over a list, `rows` x `vectors` registers, as a function callable inside Numba code:
+    """The kernel of sums over bits, `rows` x `vectors` registers, as a function callable inside Numba code:
 
-        C[i, :] = alpha * sum_(e < count) values[i, e] * B[places[e], :] + C[i, :]          i < rows
+        C[i, :] = alpha * sum_(k of word) values[i, k] * B[k, :] + C[i, :]          i < rows
 
-    All lie in one array, `room`, where the sum begins from the elements at `begin`, unless that is negative; values is
-    an array of rows `length` apart, `places` holds whole numbers (`put_place`). The sum runs in order.
+    over the k whose bit of `word` is set, in order. All lie in one array, `room`, where the sum begins from the
+    elements at `begin`, unless that is negative; rows of values are `length` apart, those of B `b_row`.
     """
 
     @intrinsic
-    def multiply(typing, room, c, c_row, begin, values, length, places, count, b, alpha, keep):  # type: ignore[no-untyped-def]
+    def multiply(typing, room, c, c_row, begin, values, length, word, b, b_row, alpha, keep):  # type: ignore[no-untyped-def]
         index = types.intp
         signature = types.void(room, *[index] * 8, room.dtype, index)
 
         def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
-            room, c, c_row, begin, values, length, places, count, b, alpha, keep = args
+            room, c, c_row, begin, values, length, word, b, b_row, alpha, keep = args
             e = Emitter(context, builder, sig.args[0])
             zero = e.number(0)
             fresh = builder.icmp_signed("<", begin, zero)
             begin = builder.select(fresh, c, begin)
-            c, old, values, places, b = (e.pointer(sig.args[0], room, at) for at in (c, begin, values, places, b))
+            c, old, values, b = (e.pointer(sig.args[0], room, at) for at in (c, begin, values, b))
             values = [e.row(values, length, i) for i in range(rows)]
             resume, start, loop, after = map(builder.append_basic_block, ("resume", "start", "loop", "after"))
             before = builder.block
@@ -115,20 +95,21 @@ def gather(rows: int, vectors: int) -> Any:
             for phi, value in zip(firsts, olds, strict=True):
                 phi.add_incoming(e.zero, before)
                 phi.add_incoming(value, resume)
-            builder.cbranch(builder.icmp_signed(">", count, zero), loop, after)
+            builder.cbranch(builder.icmp_signed("!=", word, zero), loop, after)
 
             builder.position_at_end(loop)
-            k = builder.phi(ir.IntType(64))
+            bits = builder.phi(zero.type)
             sums = [builder.phi(e.vector) for _ in olds]
-            columns = builder.gep(b, [e.whole(builder.gep(places, [k]))])
+            k = builder.cttz(bits, ir.Constant(ir.IntType(1), 1))
+            columns = builder.gep(b, [builder.mul(k, b_row)])
             vector = [e.load(columns, v) for v in range(vectors)]
             factors = [e.broadcast(builder.load(builder.gep(row, [k]))) for row in values]
             pairs = [(factor, value) for factor in factors for value in vector]
             new = [e.fma(*pair, total) for pair, total in zip(pairs, sums, strict=True)]
-            following = builder.add(k, e.number(1))
-            k.add_incoming(zero, start)
-            k.add_incoming(following, loop)
-            builder.cbranch(builder.icmp_signed("<", following, count), loop, after)
+            following = builder.and_(bits, builder.sub(bits, e.number(1)))
+            bits.add_incoming(word, start)
+            bits.add_incoming(following, loop)
+            builder.cbranch(builder.icmp_signed("!=", following, zero), loop, after)
 
             builder.position_at_end(after)
             totals = [builder.phi(e.vector) for _ in olds]

@@ -1,9 +1,9 @@
 """Products that skip zeros, to the bits of those that do not: fma(0, w, sum) = sum for a finite w and a sum from +0.
 
 Images and states of hard sigmoids hold many exact zeros. In a Hebbian product, C = alpha * sum_b post[b] pre[b]^T, the
-numbers of one side are taken singly: of each of its units a list is made of the samples in which it is not zero, and
-the sum runs over the list, in the order of the samples, along vectors of the other side. What is not finite is no zero
-and stays in the list. The other side must be finite, or 0 * inf = NaN would be lost: `all_finite` says whether it is,
+numbers of one side are taken singly: of each of its units the samples in which it is not zero are the bits of a word,
+and the sum runs over the bits, in the order of the samples, along vectors of the other side. What is not finite is no
+zero and has its bit. The other side must be finite, or 0 * inf = NaN would be lost: `all_finite` says whether it is,
 and if not, nothing is skipped.
 
 In the drive of a tile, C = W S, whose lanes are samples, a row of S is skipped that is zero in all of them: W must be
@@ -16,17 +16,16 @@ import numpy as np
 
 from .arithmetic import maximum
 from .compile import kernel, never_inline
-from .gather import enlist, gather, get_place, nonzeros, ones, put_place, spoilt
+from .gather import gather, get_word, nonzeros, ones, put_place, put_word, spoilt
 from .gemm import multiply, transpose
 from .microkernel import VECTOR_BYTES, transpose_square
 from .tiles import ONE, ZERO
 
 # Typed integers, as in `tiles`.
-SAMPLES = ONE * 64  # of a list: so many times 7 vectors stay in a cache of 32 KB
+SAMPLES = ONE * 64  # of a word: so many times 7 vectors stay in a cache of 32 KB
 BLOCK = ONE * 64  # postsynaptic units at a time
 DENSE, BY_POST, BY_PRE = tuple(np.arange(3))
 
-_enlist1, _enlist2 = enlist(1), enlist(2)
 _gather7, _gather4, _gather2, _gather1 = (gather(1, vectors) for vectors in (7, 4, 2, 1))
 _pair4, _pair2, _pair1 = (gather(2, vectors) for vectors in (4, 2, 1))
 
@@ -112,8 +111,17 @@ def pack(room, packed, row, source, at, source_row, rows, columns):
 
 @kernel
 def hebbian_room(n_pre, vector):
-    """Elements of room of a product: its result, partial sums or lists of pre, lists of post and packed vectors."""
-    return BLOCK * (n_pre + 2 * SAMPLES + 1) + SAMPLES * max(BLOCK, 7 * vector) + (2 * SAMPLES) * n_pre
+    """Elements of room of a product: its result; partial sums or all of pre; post or some sums; words; packed post."""
+    return BLOCK * (n_pre + SAMPLES + 2) + SAMPLES * max(BLOCK, 7 * vector) + (SAMPLES + 1) * n_pre
+
+
+@kernel
+def word_of(values, at, samples):
+    """A bit for each of so many values from `at` on that is not zero; samples <= SAMPLES."""
+    word = ZERO
+    for b in range(0, samples, VECTOR_BYTES // values.itemsize):
+        word |= nonzeros(values, at + b) << b
+    return word & (((ONE + ONE) << (samples - 1)) - 1)
 
 
 @kernel
@@ -126,16 +134,14 @@ def by_post(room, post, post_at, n_post, pre, pre_at, n_pre, rows, batch, alpha,
     vector = VECTOR_BYTES // room.itemsize
     whole, wide = n_pre // vector * vector, 7 * vector
     partial = BLOCK * n_pre  # sums over the samples so far
-    lists = partial + BLOCK * n_pre
-    places = lists + BLOCK * SAMPLES
-    counts = places + BLOCK * SAMPLES
-    packed = counts + BLOCK
+    units = partial + BLOCK * n_pre
+    words = units + BLOCK * SAMPLES
+    packed = words + 2 * BLOCK
     for first in range(0, batch, SAMPLES):
         samples = min(SAMPLES, batch - first)
-        transpose(room, lists, SAMPLES, post, post_at + first * n_post, n_post, samples, rows)
+        transpose(room, units, SAMPLES, post, post_at + first * n_post, n_post, samples, rows)
         for i in range(rows):
-            at = i * SAMPLES
-            put_place(room, counts + i, _enlist1(room, lists + at, ZERO, places + at, samples, wide))
+            put_word(room, words + 2 * i, word_of(room, units + i * SAMPLES, samples))
         last = first + samples == batch
         to, gain, add = (ZERO, alpha, keep) if last else (partial, room.dtype.type(1), ZERO)
         j = ZERO
@@ -144,17 +150,16 @@ def by_post(room, post, post_at, n_post, pre, pre_at, n_pre, rows, batch, alpha,
             vectors = 7 if left >= 7 else 4 if left >= 4 else 2 if left >= 2 else 1
             pack(room, packed, wide, pre, pre_at + first * n_pre + j, n_pre, samples, vectors * vector)
             for i in range(rows):
-                n, values, where = get_place(room, counts + i), lists + i * SAMPLES, places + i * SAMPLES
-                c = i * n_pre + j
+                values, word, c = units + i * SAMPLES, get_word(room, words + 2 * i), i * n_pre + j
                 old = partial + c if first > 0 else -ONE
                 if vectors == 7:
-                    _gather7(room, to + c, ZERO, old, values, ZERO, where, n, packed, gain, add)
+                    _gather7(room, to + c, ZERO, old, values, ZERO, word, packed, wide, gain, add)
                 elif vectors == 4:
-                    _gather4(room, to + c, ZERO, old, values, ZERO, where, n, packed, gain, add)
+                    _gather4(room, to + c, ZERO, old, values, ZERO, word, packed, wide, gain, add)
                 elif vectors == 2:
-                    _gather2(room, to + c, ZERO, old, values, ZERO, where, n, packed, gain, add)
+                    _gather2(room, to + c, ZERO, old, values, ZERO, word, packed, wide, gain, add)
                 else:
-                    _gather1(room, to + c, ZERO, old, values, ZERO, where, n, packed, gain, add)
+                    _gather1(room, to + c, ZERO, old, values, ZERO, word, packed, wide, gain, add)
             j += vectors * vector
     multiply(
         room, whole, n_pre, post, post_at, ONE, n_post, pre, pre_at + whole, n_pre,
@@ -164,15 +169,14 @@ def by_post(room, post, post_at, n_post, pre, pre_at, n_pre, rows, batch, alpha,
 
 @kernel
 def list_pre(room, pre, pre_at, n_pre, batch):
-    """The lists that `by_pre` reads, of pairs of presynaptic units; batch <= SAMPLES."""
+    """What `by_pre` reads of pre, whose units are taken in pairs; batch <= SAMPLES."""
     never_inline()
-    lists = BLOCK * n_pre
-    places = lists + n_pre * SAMPLES
-    counts = places + n_pre // 2 * SAMPLES
-    transpose(room, lists, SAMPLES, pre, pre_at, n_pre, batch, n_pre)
-    for p in range(n_pre // 2):
-        at = p * SAMPLES
-        put_place(room, counts + p, _enlist2(room, lists + 2 * at, SAMPLES, places + at, batch, BLOCK))
+    units = BLOCK * n_pre
+    words = units + n_pre * SAMPLES
+    transpose(room, units, SAMPLES, pre, pre_at, n_pre, batch, n_pre)
+    for i in range(0, n_pre - 1, 2):
+        at = units + i * SAMPLES
+        put_word(room, words + i, word_of(room, at, batch) | word_of(room, at + SAMPLES, batch))
 
 
 @kernel
@@ -184,24 +188,23 @@ def by_pre(room, post, post_at, n_post, pre, pre_at, n_pre, rows, batch, alpha):
     never_inline()
     vector = VECTOR_BYTES // room.itemsize
     whole, whole_rows = n_pre // vector * vector, rows // vector * vector
-    lists = BLOCK * n_pre
-    places = lists + n_pre * SAMPLES
-    counts = places + n_pre // 2 * SAMPLES
-    packed = lists + 2 * n_pre * SAMPLES
+    units = BLOCK * n_pre
+    words = units + n_pre * SAMPLES
+    packed = words + n_pre
     square = packed + SAMPLES * BLOCK
     pack(room, packed, BLOCK, post, post_at, n_post, batch, whole_rows)
     for j in range(0, whole, vector):
         for p in range(j, j + vector, 2):
-            n, values, where = get_place(room, counts + p // 2), lists + p * SAMPLES, places + p // 2 * SAMPLES
+            word, values = get_word(room, words + p), units + p * SAMPLES
             i, c = 0, square + (p - j) * BLOCK
             while i < whole_rows:
                 left = (whole_rows - i) // vector
                 if left >= 4:
-                    _pair4(room, c + i, BLOCK, -ONE, values, SAMPLES, where, n, packed + i, alpha, ZERO)
+                    _pair4(room, c + i, BLOCK, -ONE, values, SAMPLES, word, packed + i, BLOCK, alpha, ZERO)
                 elif left >= 2:
-                    _pair2(room, c + i, BLOCK, -ONE, values, SAMPLES, where, n, packed + i, alpha, ZERO)
+                    _pair2(room, c + i, BLOCK, -ONE, values, SAMPLES, word, packed + i, BLOCK, alpha, ZERO)
                 else:
-                    _pair1(room, c + i, BLOCK, -ONE, values, SAMPLES, where, n, packed + i, alpha, ZERO)
+                    _pair1(room, c + i, BLOCK, -ONE, values, SAMPLES, word, packed + i, BLOCK, alpha, ZERO)
                 i += (4 if left >= 4 else 2 if left >= 2 else 1) * vector
         for i in range(0, whole_rows, vector):
             transpose_square(room, i * n_pre + j, n_pre, room, square + i, BLOCK)
