@@ -110,13 +110,6 @@ class Workspace(layered.Workspace):
             self.memory = np.zeros(size, np.uint8)
             self.job.work, self.job.work_size = ffi.from_buffer(self.memory), size
 
-    def settled(self, phase: int, tiles: int) -> Settled:
-        """Steps, residual and early residual of a phase (0 free, 1 nudged), those of the slowest of its tiles."""
-        first = phase * tiles
-        slowest = self.report[first] if tiles == 1 else self.report[first : first + tiles].max(axis=0)  # a NaN wins
-        taken, residual, early = slowest.tolist()
-        return int(taken), residual, early
-
 
 class Layered(layered.Layered):
     """The phases of one layered network."""

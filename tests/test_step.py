@@ -2,6 +2,7 @@
 
 import warnings
 from functools import partial
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -32,17 +33,17 @@ def backend(request):
     return request.param
 
 
+def layered_of(backend):
+    return import_module(f"eqkernel.{'bindings' if backend == 'c' else 'cpu'}.layered").Layered
+
+
 @pytest.fixture
 def taken(monkeypatch, backend):
     """taken(net) tells of each of its steps whether the engine took it at once, taken() of those of all networks.
 
     It never does of a network that has an attribute `phases_only`.
     """
-    if backend == "c":
-        from eqkernel.bindings.layered import Layered
-    else:
-        from eqkernel.cpu.layered import Layered
-
+    Layered = layered_of(backend)
     step, seen = Layered.step, []
 
     def spied(self, *arguments):
@@ -137,10 +138,11 @@ def test_several_threads_do_large_steps_at_once_to_the_same_bits(taken, backend,
     seen = []
     for count in (1, 2, 3):
         threads(count)
-        net, optimiser = Network.dense(784, 512, 10, backend=backend), make()
+        net, optimiser = Network.dense(784, 512, 10, schedule="few-step", backend=backend), make()
         x, y = batch_of(100, net)
         steps = [eqkernel.train_step(net, x, y, optimiser=optimiser) for _ in range(3)]
         assert taken(net)[-2:] == [True, True]
+        assert {(s.free_steps, s.nudged_steps) for s in steps} == {(net.schedule.free_steps, net.schedule.nudged_steps)}
         seen.append((net.buffer, steps))
     for buffer, steps in seen[1:]:
         np.testing.assert_array_equal(buffer, seen[0][0])
@@ -162,23 +164,27 @@ def test_several_threads_refuse_what_one_refuses(backend, cause, threads):
     np.testing.assert_array_equal(net.buffer, before)
 
 
-@pytest.mark.skipif(bool(unavailable("c")), reason="the C library was not built")
 @pytest.mark.parametrize(
-    ("bug", "old", "new"),
+    ("backend", "name", "bug", "old", "new"),
     [
-        ("the last tile left out", "tiles * (part + 1) // parts)", "tiles * (part + 1) // parts - part)"),
-        ("the first share learnt by all", "run.update(job, part, parts)", "run.update(job, 0, parts)"),
-        ("what diverged is learnt", "if run.measure(job, workspace.loss, workspace.correct):", "if False:"),
+        ("c", "step", "the last tile left out", "tiles * (part + 1) // parts)", "tiles * (part + 1) // parts - part)"),
+        ("c", "step", "the first share learnt by all", "run.update(job, part, parts)", "run.update(job, 0, parts)"),
+        ("c", "step", "what diverged is learnt", "run.measure(job, workspace.loss, workspace.correct)", "False"),
+        ("cpu", "_over_tiles", "the last tile left out", "(index + 1) // parts)", "(index + 1) // parts - index)"),
+        ("cpu", "_over_tiles", "the nudged phase left out", "in phases:", "in phases[:1]:"),
+        ("cpu", "_nudged", "one report of both phases", "workspace.report[workspace.count(len(target)) :]",
+         "workspace.report"),
+        ("cpu", "step", "what diverged is learnt", "is Outcome.DIVERGED", "is None"),
     ],
-)
-def test_planted_in_a_step_of_several_threads(monkeypatch, threads, bug, old, new):
-    from eqkernel.bindings.layered import Layered
-
-    plant(monkeypatch, Mutation(bug, Layered, "step", old, new))
-    taken = lambda net: [True, True]  # noqa: E731
+    indirect=["backend"],
+)  # fmt: skip
+def test_planted_in_a_step_of_several_threads(monkeypatch, threads, backend, name, bug, old, new):
+    plant(monkeypatch, Mutation(bug, layered_of(backend), name, old, new))
+    taken = lambda net=None: [True, True] if net else []  # noqa: E731
     with pytest.raises((AssertionError, pytest.fail.Exception)):
-        test_several_threads_do_large_steps_at_once_to_the_same_bits(taken, "c", OPTIMISERS["sgd"], threads)
-        test_several_threads_refuse_what_one_refuses("c", "weights", threads)
+        test_several_threads_do_large_steps_at_once_to_the_same_bits(taken, backend, OPTIMISERS["sgd"], threads)
+        test_several_threads_refuse_what_one_refuses(backend, "weights", threads)
+        test_divergence_is_told_in_the_same_words_and_changes_nothing(taken, backend, "nudged")
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ Covers networks whose every layer is driven by the one below it (dense or convol
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import copy
 from math import isfinite
 from typing import TYPE_CHECKING, NamedTuple
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from ..network import Network
 
 Settled = tuple[int, float, float]
+Phase = tuple[Callable[[int, int], None], int]  # settles tiles begin..end; multiply-adds for a sample, at most
 
 
 class Constants(NamedTuple):
@@ -55,7 +57,7 @@ class Workspace:
         for at, pair in plan.constants.items():
             self.tiles[:, at : at + 2] = pair
         self.state, self.mean, self.difference = (np.zeros(batch * rows, dtype) for _ in range(3))
-        self.report = np.zeros((count, 3))
+        self.report = np.zeros((2 * count, 3))
         self._views: dict[str, tuple[int, list[NDArray]]] = {}
 
     def with_own_results(self) -> Workspace:
@@ -76,6 +78,17 @@ class Workspace:
             views = [flat[batch * row : batch * (row + n)].reshape(batch, n) for row, n in self.blocks]
             self._views[name] = batch, views
         return [*views]
+
+    def count(self, batch: int) -> int:
+        """How many tiles so many samples fill."""
+        return -(-batch // self.width)
+
+    def settled(self, phase: int, tiles: int) -> Settled:
+        """Steps, residual and early residual of a phase (0 free, 1 nudged), those of the slowest of its tiles."""
+        first = phase * tiles
+        slowest = self.report[first] if tiles == 1 else self.report[first : first + tiles].max(axis=0)  # a NaN wins
+        taken, residual, early = slowest.tolist()
+        return int(taken), residual, early
 
     @property
     def nbytes(self) -> int:
@@ -116,7 +129,12 @@ class Layered:
 
     def free(self, x: NDArray, schedule: Schedule, reuse: bool = False) -> tuple[Workspace, list[NDArray], Settled]:
         """The free phase from rest, x (B, n_0)."""
-        workspace, c = self.reserve(len(x), reuse), self.constants(schedule)
+        workspace = self.reserve(len(x), reuse)
+        count = self._over_tiles(workspace, len(x), self._free(workspace, x, schedule))
+        return workspace, [x, *workspace.views("state", len(x))], workspace.settled(0, count)
+
+    def _free(self, workspace: Workspace, x: NDArray, schedule: Schedule) -> Phase:
+        c = self.constants(schedule)
 
         def run(begin: int, end: int) -> None:
             chain.free_tiles(
@@ -124,9 +142,7 @@ class Layered:
                 begin, end, c.order, schedule.free_steps, c.gamma, c.step, c.stop,
             )  # fmt: skip
 
-        products = self.plan.hoisted + schedule.free_steps * self._products(schedule)
-        settled = self._over_tiles(run, workspace, len(x), products)
-        return workspace, [x, *workspace.views("state", len(x))], settled
+        return run, self.plan.hoisted + schedule.free_steps * self._products(schedule)
 
     def detach(self, workspace: Workspace) -> Workspace:
         """The same free state with room of its own for a nudged phase, whose results are the caller's to keep."""
@@ -142,41 +158,51 @@ class Layered:
         schedule: Schedule,
     ) -> tuple[list[NDArray], list[NDArray], Settled]:
         """Mean and difference, per unit of beta, of the nudged states, from the free state that `workspace` holds."""
-        c, batch = self.constants(schedule), len(x)
-        form = c.form if variant == "centered" else int(tiles.RUN_STATE)
+        count = self._over_tiles(workspace, len(x), self._nudged(workspace, target, beta, variant, schedule))
+        return *self._nudged_states(workspace, x, variant, schedule), workspace.settled(1, count)
+
+    def _nudged(self, workspace: Workspace, target: NDArray, beta: float, variant: str, schedule: Schedule) -> Phase:
+        c, form = self.constants(schedule), self._form(variant, schedule)
+        report = workspace.report[workspace.count(len(target)) :]
         signed = self.network.dtype.type(-beta if variant == "negative" else beta)
 
         def run(begin: int, end: int) -> None:
             chain.nudged_tiles(
                 self.plan.table, self.network.buffer, workspace.tiles, target.reshape(-1),
-                workspace.mean, workspace.difference, workspace.report, begin, end,
+                workspace.mean, workspace.difference, report, begin, end,
                 form, c.order, schedule.nudged_steps, c.gamma, signed, c.step, c.nudge, c.stop,
             )  # fmt: skip
 
         channels = 2 if form in (tiles.RUN_STATES, tiles.RUN_MEAN_DIFFERENCE) else 1
-        settled = self._over_tiles(run, workspace, batch, channels * schedule.nudged_steps * self._products(schedule))
+        return run, channels * schedule.nudged_steps * self._products(schedule)
+
+    def _nudged_states(
+        self, workspace: Workspace, x: NDArray, variant: str, schedule: Schedule
+    ) -> tuple[list[NDArray], list[NDArray]]:
         # Where the difference alone settles, the mean is the free state, and nothing writes it a second time.
-        mean = "state" if form == tiles.RUN_DIFFERENCE else "mean"
-        return [x, *workspace.views(mean, batch)], [x, *workspace.views("difference", batch)], settled
+        mean = "state" if self._form(variant, schedule) == tiles.RUN_DIFFERENCE else "mean"
+        return [x, *workspace.views(mean, len(x))], [x, *workspace.views("difference", len(x))]
+
+    def _form(self, variant: str, schedule: Schedule) -> int:
+        return self.constants(schedule).form if variant == "centered" else int(tiles.RUN_STATE)
 
     def _products(self, schedule: Schedule) -> int:
         """Multiply-adds of a step for one sample: a sweep goes up or down, other orders do both."""
         return self.plan.products if schedule.order == "sweep" else 2 * self.plan.products
 
-    def _over_tiles(self, run, workspace: Workspace, batch: int, products: int) -> Settled:  # type: ignore[no-untyped-def]
-        """Run all tiles; `products` is how many multiply-adds that takes for a sample, at most."""
-        count = -(-batch // workspace.width)
-        if count == 1:
-            run(0, 1)
-            taken, residual, early = workspace.report[0].tolist()
-        else:
+    def _over_tiles(self, workspace: Workspace, batch: int, *phases: Phase) -> int:
+        """Runs these phases of all tiles, one after the other in each thread's share; gives back how many tiles."""
+        count = workspace.count(batch)
 
-            def part(index: int, parts: int) -> None:
+        def part(index: int, parts: int) -> None:
+            for run, _ in phases:
                 run(count * index // parts, count * (index + 1) // parts)
 
-            spread(part, count, 2.0 * products * batch)
-            taken, residual, early = workspace.report[:count].max(axis=0).tolist()  # a NaN wins
-        return int(taken), residual, early
+        if count == 1:
+            part(0, 1)
+        else:
+            spread(part, count, 2.0 * batch * sum(products for _, products in phases))
+        return count
 
     def step(
         self, x: NDArray, target: NDArray | None, labels: NDArray | None, beta: float, variant: str,
@@ -196,16 +222,21 @@ class Layered:
                 target = one_hot(labels, network.sizes[-1], network.dtype)  # type: ignore[arg-type]
             except EqkernelError:
                 return None
-        workspace, state, free = self.free(x, schedule, True)
-        loss = float(network.cost.loss(state[-1], target).mean())
-        if not (isfinite(loss) and all_finite(state[-1])):
+        workspace = self.reserve(len(x), True)
+        count = self._over_tiles(
+            workspace, len(x),
+            self._free(workspace, x, schedule), self._nudged(workspace, target, beta, variant, schedule),
+        )  # fmt: skip
+        output = workspace.views("state", len(x))[-1]
+        loss = float(network.cost.loss(output, target).mean())
+        if not (isfinite(loss) and all_finite(output)):
             return None
-        mean, difference, nudged = self.nudged(workspace, x, target, beta, variant, schedule)
+        free, nudged = (workspace.settled(phase, count) for phase in range(2))
         for steps, residual, early in (free, nudged):
             if judge(residual, early, steps, schedule.tolerance) is Outcome.DIVERGED:
                 return None
-        self.update(mean, difference, optimiser, schedule)
-        correct = 0 if labels is None else int(np.count_nonzero(state[-1].argmax(axis=1) == labels))
+        self.update(*self._nudged_states(workspace, x, variant, schedule), optimiser, schedule)
+        correct = 0 if labels is None else int(np.count_nonzero(output.argmax(axis=1) == labels))
         return Whole(free, nudged, loss, correct)
 
     def update(self, mean: list[NDArray], difference: list[NDArray], optimiser: Optimiser, schedule: Schedule) -> None:
