@@ -57,11 +57,11 @@ class Cost(ABC):
             return one_hot(y, classes, dtype)
         if y.ndim != 2 or y.shape[1] != classes:
             raise EqkernelError(f"y has shape {y.shape}: pass labels of shape (B,) or targets of shape (B, {classes})")
-        if y.dtype.kind not in "fiub":
-            raise EqkernelError(f"y has type {y.dtype}: targets must be real numbers")
         if y.dtype == dtype:
             target = y.copy()
         else:
+            if y.dtype.kind not in "fiub":
+                raise EqkernelError(f"y has type {y.dtype}: targets must be real numbers")
             with np.errstate(over="ignore"):  # what overflows `dtype` is refused as the infinity it becomes
                 target = np.array(y, dtype, order="C")
         if not all_finite(target):

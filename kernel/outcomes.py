@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
+from math import isfinite
 
 
 class Outcome(Enum):
@@ -30,7 +31,7 @@ def judge(residual: float, early: float, steps: int, tolerance: float | None) ->
     A residual that is not a number, or that after many steps is larger than it ever was in their first half, diverged.
     The residual of a single step is the whole move from the start and says nothing of how much is left.
     """
-    if not residual < float("inf") or (steps >= 20 and residual > 2 * early and residual > 1e-6):
+    if not isfinite(residual) or (steps >= 20 and residual > 2 * early and residual > 1e-6):
         return Outcome.DIVERGED
     if tolerance is None or steps == 1:
         return FIXED_STEPS

@@ -171,19 +171,20 @@ def check_input(network: Network, x: ArrayLike) -> NDArray:
     n = network.sizes[0]
     given_on_device = on_device(x)
     x = to_network(network, "x", x) if given_on_device else as_array("x", x)
-    if x.ndim != 2 or x.shape[1] != n:
-        raise EqkernelError(f"x has shape {x.shape}: this network takes (B, {n})")
-    if len(x) == 0:
+    shape = x.shape
+    if len(shape) != 2 or shape[1] != n:
+        raise EqkernelError(f"x has shape {shape}: this network takes (B, {n})")
+    if not shape[0]:
         raise EqkernelError("x is empty: a batch needs at least one sample")
-    if x.dtype.kind not in "fiub":
-        raise EqkernelError(f"x has type {x.dtype}: the input must be real numbers")
     if given_on_device:
         return x
     if x.dtype != network.dtype or not x.flags.c_contiguous:
+        if x.dtype.kind not in "fiub":
+            raise EqkernelError(f"x has type {x.dtype}: the input must be real numbers")
         with np.errstate(over="ignore"):
             x = np.ascontiguousarray(x, network.dtype)
     check_finite("x", x)
-    return to_network(network, "x", x)
+    return network.arrays.asarray(x)
 
 
 def judged(network: Network, phase: str, settled: Settled, schedule: Schedule) -> Outcome:
