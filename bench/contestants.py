@@ -79,9 +79,10 @@ def at_rest(products: list[int], order: str, steps: int, difference: bool) -> in
 
 
 def skipped(products: list[int], schedule: str, free: int, nudged: int, name: str) -> int:
-    """`at_rest` over both phases of eqkernel's contestant `name`."""
+    """`at_rest` over both phases of eqkernel's contestant `name`; c skips what both nudged states still share."""
     order = "synchronous" if schedule == "synchronous" else "even-odd"
-    in_nudged = at_rest(products, order, nudged, True) if "difference" in name else 0
+    skips = "difference" in name or name.startswith("eqkernel c")
+    in_nudged = at_rest(products, order, nudged, True) if skips else 0
     return at_rest(products, order, free, False) + in_nudged
 
 

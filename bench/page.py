@@ -215,7 +215,7 @@ installed library reaches in the same process.
   *over-relaxed* ones (even-odd with the best of eight step sizes above 1; the same size and number for every
   library). Rows of different order do different amounts of work for an equally settled state; compare them for
   the time, and rows of one order for the code. A product with a layer that is still at rest is zero; eqkernel
-  skips it, and its GFLOP/s leave it out.
+  skips it, as `c` does one of two products that are the same in both nudged states, and their GFLOP/s leave it out.
 - **bf16x3** is the same settle with every factor of a product written as the sum of two bfloat16, of which three of
   four products are formed: within 3 · 2⁻¹⁶ of a product's size (its residual may be as large). Its GFLOP/s count the
   products of the algorithm, not the three. It is there for AMX: a core multiplies and adds 512 bfloat16 a cycle

@@ -64,7 +64,8 @@ def conv_verbs(dtype):
 
 def conv_phases(dtype):
     """test_conv_backends: phases of fused convolutions, rates nudged, winners that move."""
-    test_conv_backends.check_moving_winners(test_conv_backends.moving_winners("c", dtype))
+    for form in ("mean-difference", "plus-minus"):
+        test_conv_backends.check_moving_winners(test_conv_backends.moving_winners("c", dtype, form))
     for form, nudge in test_gradient.FORMS:
         schedule = eq.Schedule("drawn", 0.5, 2, 2, "sweep", form, nudge, None)
         layers = [eq.Layer((7, 9, 2)), eq.Layer((4, 5, 17), "tanh"), eq.Layer(3, "sigmoid")]

@@ -92,6 +92,8 @@ MUTATIONS = [Mutation(*row) for row in (
     ("half the difference", "d = v_mul(d, v_set(half / beta))", "d = v_mul(d, v_set(half * half / beta))", "phases",
      "avx2_f64"),
     ("both states nudged one way", "channel == MINUS ? -beta : beta", "beta", "phases"),
+    ("the - state taken for the +", " || memcmp(state_of(t, PLUS, from), state_of(t, MINUS, from), bytes))", ")",
+     "phases"),
     ("free state not restarted", "    clear(&t, FREE);\n", "", "phases"),
     ("tolerance taken for met", "if (residual < tolerance)", "if (1)", "phases"),
     # tiles and shares
@@ -130,6 +132,7 @@ MUTATIONS = [Mutation(*row) for row in (
      "c.winners + (biased ? channel : MEAN) * c.section, c.map, t->lanes)",
      "c.winners + channel * c.section, c.map, t->lanes)", "conv_phases"),
     ("winners of the start", "c.up, winners, c.map, biased, lanes)", "c.up, winners, c.map, 0, lanes)", "conv_phases"),
+    ("winners of the - state left behind", "post->pool == EQK_MAX_POOL || ", "", "conv_phases"),
     ("rate nudged twice", "push(t, channel, layer, -nudge);", "", "conv_phases", "avx512_f64"),
     ("biases of a map's first place", "difference, batch * (n / biases), biases,", "difference, batch, biases,",
      "conv_updates"),

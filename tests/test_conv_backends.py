@@ -209,12 +209,12 @@ def test_phases(net, batch, seed, variant):
     check_phases(net, batch, seed, variant)
 
 
-def moving_winners(backend, dtype="float64"):
-    """A pooled network whose free phase stops so early that the mean's winners still change in the nudged phase."""
+def moving_winners(backend, dtype="float64", form="mean-difference"):
+    """A pooled network whose free phase stops so early that winners still change in the nudged phase."""
     layers = [eq.Layer((7, 9, 2)), eq.Layer((4, 5, 17), "tanh"), eq.Layer((2, 2, 5), "tanh"), eq.Layer(3)]
     wires = [eq.Conv(0, 1, 3, 2, 1), eq.Conv(1, 2, 3, 1, 1, "max", 2), eq.Dense(2, 3), *map(eq.Bias, (1, 2, 3))]
     schedule = eq.Schedule(
-        gamma=1.0, free_steps=1, nudged_steps=5, order="synchronous", form="mean-difference", tolerance=None
+        gamma=1.0, free_steps=1, nudged_steps=5, order="synchronous", form=form, tolerance=None
     )
     net = eq.Network(layers, wires, "squared-error", schedule, dtype, backend)
     contract(net)
@@ -224,7 +224,7 @@ def moving_winners(backend, dtype="float64"):
 
 
 def check_moving_winners(net):
-    """The phases of a network whose winners move in the nudged phase; a difference has those of its mean."""
+    """The phases of a network whose winners move in the nudged phase; a difference has its mean's, a state its own."""
     x = np.random.default_rng(0).uniform(-1, 1, (9, net.sizes[0])).astype(net.dtype)
     free = eq.free_phase(net, x)
     nudged = eq.nudged_phase(net, free, np.zeros(9, int), 0.25)
@@ -236,10 +236,11 @@ def check_moving_winners(net):
     check_phases(net, 9, 0)
 
 
+@pytest.mark.parametrize("form", ["mean-difference", "plus-minus"])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("backend", COMPILED)
-def test_a_difference_has_the_winners_of_its_mean(backend, dtype):
-    check_moving_winners(moving_winners(backend, dtype))
+def test_a_difference_has_the_winners_of_its_mean_and_a_state_its_own(backend, dtype, form):
+    check_moving_winners(moving_winners(backend, dtype, form))
 
 
 def unbounded(net):

@@ -24,12 +24,24 @@ static void aim(const tile *t, int64_t channel) {
 INLINE int64_t first_channel(int form) { return form == RUN_FREE ? FREE : form == RUN_DIFFERENCE ? DIFFERENCE : MEAN; }
 INLINE int64_t last_channel(int form) { return form == RUN_FREE ? FREE : form == RUN_STATE ? PLUS : DIFFERENCE; }
 
+/* Until the news of the nudge has come to layer `from`, it is in the same state in channels + and -, and so is what it does
+ * to its neighbour: then `section` (UP or DOWN) of `layer` is copied from + to -. The winners of a max pooling would have
+ * to be the same too. */
+static int is_copied(const tile *t, int64_t section, int64_t layer, int64_t from) {
+    const eqk_layer *post = t->layers + (from < layer ? layer : from);
+    size_t bytes = (size_t)elements(t, from) * sizeof(real);
+    if (post->pool == EQK_MAX_POOL || memcmp(state_of(t, PLUS, from), state_of(t, MINUS, from), bytes))
+        return 0;
+    copy(piece(t, 3 * MINUS + section, layer), piece(t, 3 * PLUS + section, layer), elements(t, layer));
+    return 1;
+}
+
 static void refresh(const tile *t, int form, int64_t layer, real gamma, int up, int down) {
     for (int64_t channel = first_channel(form); channel <= last_channel(form); channel++) {
-        int biased = form <= RUN_STATES || channel == MEAN;
-        if (up && layer > 1)
+        int biased = form <= RUN_STATES || channel == MEAN, follows = form == RUN_STATES && channel == MINUS;
+        if (up && layer > 1 && !(follows && is_copied(t, UP, layer, layer - 1)))
             refresh_up(t, channel, layer, biased);
-        if (down && layer < t->top)
+        if (down && layer < t->top && !(follows && is_copied(t, DOWN, layer, layer + 1)))
             refresh_down(t, channel, layer, gamma, biased);
     }
 }

@@ -19,17 +19,18 @@ static void copy_free(const tile *t, int64_t channel) {
 /* Channels as they are at the start of a nudged phase, from the free state in channel 0. */
 static void set_out(const tile *t, int form) {
     aim(t, FREE);
-    clear(t, DIFFERENCE);
     for (int64_t layer = 1; layer <= t->last; layer++)
         if (t->layers[layer].pool == EQK_MAX_POOL) {
             conv_place c = conv_at(t, layer);
             copy(c.winners + MEAN * c.section, c.winners, c.section);
             copy(c.winners + DIFFERENCE * c.section, c.winners, c.section);
         }
+    if (form == RUN_STATES)
+        copy_free(t, MINUS);
+    else
+        clear(t, DIFFERENCE);
     if (form != RUN_DIFFERENCE) {
         copy_free(t, MEAN);
-        if (form == RUN_STATES)
-            copy_free(t, MINUS);
         return;
     }
     for (int64_t layer = 1; layer <= t->last; layer++) {
