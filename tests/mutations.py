@@ -311,8 +311,8 @@ KERNEL_MUTATIONS = [
     ("an infinite difference unseen", "zeros.py", "way == BY_PRE and not all", "False and not all", "zeros"),
     ("rest of a tile's first half alone", "zeros.py", "nonzeros(tile, row) | nonzeros(tile, row + last)",
      "nonzeros(tile, row)", "zeros"),
-    ("an infinite weight unseen", "chain.py", "are_finite(plan, theta, ONE) if", "ONE if", "zeros"),
-    ("an infinite weight unseen when nudged", "chain.py", "are_finite(plan, theta, ONE + ONE) if", "ONE if", "zeros"),
+    ("an infinite weight unseen", "layered.py", "x, schedule, self._finite(len(x), 1)", "x, schedule, True", "zeros"),
+    ("an infinite weight unseen when nudged", "layered.py", "self._finite(len(x), 2)", "True", "zeros"),
     ("biases of a map's first place", "update.py", "batch * n, plan[layer, BIASES])", "batch * n, n)", "conv_updates"),
 ]  # fmt: skip
 

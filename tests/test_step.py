@@ -157,7 +157,7 @@ def test_several_threads_refuse_what_one_refuses(backend, cause, threads):
     if cause == "a label":
         y = np.where(np.arange(64) == 40, 10, y)
     else:
-        net.buffer[7] = np.nan
+        net.buffer[7], x[:, 7] = np.nan, 0  # which meets zeros alone
     before = net.buffer.copy()
     with pytest.raises(eqkernel.EqkernelError, match="labels run from 0 to 10" if cause == "a label" else "diverged"):
         eqkernel.train_step(net, x, y, lr=0.1)
@@ -175,6 +175,7 @@ def test_several_threads_refuse_what_one_refuses(backend, cause, threads):
         ("cpu", "_nudged", "one report of both phases", "workspace.report[workspace.count(len(target)) :]",
          "workspace.report"),
         ("cpu", "step", "what diverged is learnt", "is Outcome.DIVERGED", "is None"),
+        ("cpu", "step", "a NaN that meets zeros unseen", "finite = self._finite(len(x), 1)", "finite = True"),
     ],
     indirect=["backend"],
 )  # fmt: skip

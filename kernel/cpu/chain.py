@@ -13,7 +13,7 @@ from ..geometry import MAX
 from .arithmetic import maximum
 from .compile import kernel
 from .correlate import POOL
-from .drives import are_finite, combine, complete_drive, copy, pack, refresh_down, refresh_up, top_of, weigh_back
+from .drives import combine, complete_drive, copy, pack, refresh_down, refresh_up, top_of, weigh_back
 from .gather import put_place
 from .gemm import transpose
 from .microkernel import VECTOR_BYTES
@@ -320,11 +320,14 @@ def store_rows(plan, tile, lanes, section, out, batch, first, count):
 
 
 @kernel
-def free_tiles(plan, theta, tiles, x, states, report, begin, end, order, steps, gamma, step, tolerance):
-    """Free phase of tiles begin..end of a batch x (B * n_0,); writes states and, for each tile, a row of report."""
+def free_tiles(plan, theta, tiles, x, states, report, begin, end, finite, order, steps, gamma, step, tolerance):
+    """Free phase of tiles begin..end of a batch x (B * n_0,); writes states and, for each tile, a row of report.
+
+    `finite` says whether the weights are (`drives.are_finite`): else no zeros are skipped.
+    """
     features = plan[0, SIZE]
     batch, vector = x.size // features, VECTOR_BYTES // tiles.itemsize
-    width, finite = tile_lanes(plan, vector), are_finite(plan, theta, ONE) if batch > 1 else ZERO
+    width = tile_lanes(plan, vector)
     for index in range(begin, end):
         tile, first = tiles[index], index * width
         put_place(tile, tile.size - 1, finite)
@@ -344,13 +347,13 @@ def free_tiles(plan, theta, tiles, x, states, report, begin, end, order, steps, 
 
 @kernel
 def nudged_tiles(
-    plan, theta, tiles, target, means, differences, report, begin, end,
+    plan, theta, tiles, target, means, differences, report, begin, end, finite,
     form, order, steps, gamma, beta, step, live, tolerance,
 ):  # fmt: skip
     """Nudged phase of tiles begin..end, whose free phase is done; target (B * n_L,)."""
     classes = plan[plan.shape[0] - 1, SIZE]
     batch, vector = target.size // classes, VECTOR_BYTES // tiles.itemsize
-    width, finite = tile_lanes(plan, vector), are_finite(plan, theta, ONE + ONE) if batch > 1 else ZERO
+    width = tile_lanes(plan, vector)
     for index in range(begin, end):
         tile, first = tiles[index], index * width
         put_place(tile, tile.size - 1, finite)

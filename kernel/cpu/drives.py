@@ -79,10 +79,10 @@ def are_finite(plan, theta, first):
         n, below = plan[layer, SIZE], plan[layer - 1, SIZE]
         at, beside = plan[layer, WEIGHT], plan[layer, LATERAL]
         if not is_conv(plan, layer) and not all_finite(theta[at : at + n * below]):
-            return ZERO
+            return False
         if beside >= 0 and not all_finite(theta[beside : beside + n * n]):
-            return ZERO
-    return ONE
+            return False
+    return True
 
 
 @kernel

@@ -23,6 +23,7 @@ from ..outcomes import Outcome, judge
 from ..schedules import FORMS, NUDGES, ORDERS, Schedule
 from ..step import Whole
 from . import chain, conv, tiles, update
+from .drives import are_finite
 from .microkernel import VECTOR_BYTES
 from .plan import Plan
 from .threads import get_threads, spread
@@ -130,16 +131,20 @@ class Layered:
     def free(self, x: NDArray, schedule: Schedule, reuse: bool = False) -> tuple[Workspace, list[NDArray], Settled]:
         """The free phase from rest, x (B, n_0)."""
         workspace = self.reserve(len(x), reuse)
-        count = self._over_tiles(workspace, len(x), self._free(workspace, x, schedule))
+        count = self._over_tiles(workspace, len(x), self._free(workspace, x, schedule, self._finite(len(x), 1)))
         return workspace, [x, *workspace.views("state", len(x))], workspace.settled(0, count)
 
-    def _free(self, workspace: Workspace, x: NDArray, schedule: Schedule) -> Phase:
+    def _finite(self, batch: int, first: int) -> bool:
+        """Whether the weights of layers `first`, ... are known to be finite: a single sample has no use for it."""
+        return batch > 1 and are_finite(self.plan.table, self.network.buffer, first)
+
+    def _free(self, workspace: Workspace, x: NDArray, schedule: Schedule, finite: bool) -> Phase:
         c = self.constants(schedule)
 
         def run(begin: int, end: int) -> None:
             chain.free_tiles(
                 self.plan.table, self.network.buffer, workspace.tiles, x.reshape(-1), workspace.state, workspace.report,
-                begin, end, c.order, schedule.free_steps, c.gamma, c.step, c.stop,
+                begin, end, finite, c.order, schedule.free_steps, c.gamma, c.step, c.stop,
             )  # fmt: skip
 
         return run, self.plan.hoisted + schedule.free_steps * self._products(schedule)
@@ -158,10 +163,13 @@ class Layered:
         schedule: Schedule,
     ) -> tuple[list[NDArray], list[NDArray], Settled]:
         """Mean and difference, per unit of beta, of the nudged states, from the free state that `workspace` holds."""
-        count = self._over_tiles(workspace, len(x), self._nudged(workspace, target, beta, variant, schedule))
+        finite = self._finite(len(x), 2)  # the input's drive is that of the free phase
+        count = self._over_tiles(workspace, len(x), self._nudged(workspace, target, beta, variant, schedule, finite))
         return *self._nudged_states(workspace, x, variant, schedule), workspace.settled(1, count)
 
-    def _nudged(self, workspace: Workspace, target: NDArray, beta: float, variant: str, schedule: Schedule) -> Phase:
+    def _nudged(
+        self, workspace: Workspace, target: NDArray, beta: float, variant: str, schedule: Schedule, finite: bool
+    ) -> Phase:
         c, form = self.constants(schedule), self._form(variant, schedule)
         report = workspace.report[workspace.count(len(target)) :]
         signed = self.network.dtype.type(-beta if variant == "negative" else beta)
@@ -169,7 +177,7 @@ class Layered:
         def run(begin: int, end: int) -> None:
             chain.nudged_tiles(
                 self.plan.table, self.network.buffer, workspace.tiles, target.reshape(-1),
-                workspace.mean, workspace.difference, report, begin, end,
+                workspace.mean, workspace.difference, report, begin, end, finite,
                 form, c.order, schedule.nudged_steps, c.gamma, signed, c.step, c.nudge, c.stop,
             )  # fmt: skip
 
@@ -223,9 +231,10 @@ class Layered:
             except EqkernelError:
                 return None
         workspace = self.reserve(len(x), True)
+        finite = self._finite(len(x), 1)
         count = self._over_tiles(
-            workspace, len(x),
-            self._free(workspace, x, schedule), self._nudged(workspace, target, beta, variant, schedule),
+            workspace, len(x), self._free(workspace, x, schedule, finite),
+            self._nudged(workspace, target, beta, variant, schedule, finite),
         )  # fmt: skip
         output = workspace.views("state", len(x))[-1]
         loss = float(network.cost.loss(output, target).mean())

@@ -14,7 +14,7 @@ from ..errors import EqkernelError, is_whole
 
 Run = Callable[[int, int], None]
 
-WORTH_A_THREAD = 6e7  # operations, some 0.3 ms where half of them fall out with their zeros; a worker wakes in 0.05
+WORTH_A_THREAD = 5e7  # operations, 0.25 ms where half of them fall out with their zeros; a worker wakes in 0.05
 
 
 class Worker:
