@@ -95,7 +95,7 @@ def updates(dtype):
 def zeros(dtype):
     """test_c_zeros: updates without zeros, of shares too, and those that must not leave any out."""
     for pattern in ("input", "differences"):
-        for batch in (3, 70):
+        for batch in (3, 40, 70):
             test_c_zeros.check_gradient(batch, dtype, pattern)
         test_c_zeros.check_infinity(40, dtype, pattern, "sgd", 0.1, 3)
 

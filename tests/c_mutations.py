@@ -211,6 +211,8 @@ MUTATIONS = [Mutation(*row) for row in (
     ("decay forgotten where nothing changes", "(real)o->rate * (real)o->decay == 0", "1", "zeros"),
     ("scratch short of a block", "numbers + (blocks + 1) * group", "numbers + (blocks - 1) * group", "zeros",
      "abi_f32"),
+    ("more sums at once than there is room for", "(still ? 4 : 32) * SPAN", "(still ? 4 : 2 * WORD) * SPAN", "zeros",
+     "avx512_f32"),
     ("a row with one live lane left out", "nonzero |= v_nonzero(v_load(s", "nonzero = v_nonzero(v_load(s", "drives",
      "avx512_f32"),
     ("a row that begins with a zero left out", "count += nonzero != 0;",

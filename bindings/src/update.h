@@ -158,11 +158,32 @@ NOINLINE void learn_across(const JOB *job, int64_t at, int64_t n_pre, const real
 /* Whether weights whose gradient is zero stay as they are. */
 INLINE int stays(const eqk_optimiser *o) { return o->rule == EQK_SGD && (real)o->rate * (real)o->decay == 0; }
 
+enum { FAR = 6 << 20 }; /* bytes */
+
+/* Whether Adam's weights and moments are more than the caches keep from step to step: then the few lines of a row that
+ * learn at once are asked for while sums are formed, and a step is 1.06 to 1.2 times as fast. Where they are fewer, asking
+ * takes a twentieth of the update. */
+INLINE int are_far(const JOB *job) {
+    return job->optimiser.rule == EQK_ADAM && 3 * job->parameter_count * (int64_t)sizeof(real) > FAR;
+}
+
+/* Asks for `rows` rows, `stride` apart, of `count` weights and their moments, which begin at `at`. */
+INLINE void fetch_soon(const JOB *job, int64_t at, ptrdiff_t stride, int64_t rows, int64_t count) {
+    for (int64_t row = 0; row < rows; row++, at += stride)
+        for (int64_t i = at; i < at + count; i += CHAINS) { /* a line of the cache */
+            PREFETCH_SOON(job->parameters + i);
+            PREFETCH_SOON(job->first + i);
+            PREFETCH_SOON(job->second + i);
+        }
+}
+
 /* Chunk `lane`..lane + some - 1 of the lanes, in `wide` vectors, meets the listed units unit..unit + count - 1. */
 static void learn_chunk(const JOB *job, const synapse *s, const listing *l, int64_t unit, int64_t count, int64_t lane,
                         int64_t some, int64_t wide) {
-    const int64_t pitch = wide * LANES, few = l->across ? WORD : wide < 4 * SPAN ? 4 * SPAN / wide : 1;
-    const int still = stays(&job->optimiser);
+    const int still = stays(&job->optimiser), far = are_far(job);
+    /* Learning displaces the chunk from the first cache, but units that stay are found a few at a time. */
+    const int64_t pitch = wide * LANES, most = (still ? 4 : 32) * SPAN;
+    const int64_t few = l->across ? WORD : wide < most ? most / wide : 1;
     for (int64_t block = 0; block < l->blocks; block++) {
         const int last = block == l->blocks - 1;
         uint64_t live = pack_chunk(l->chunk, &l->lanes, lane, some, wide, block * WORD, in_block(l->depth, block));
@@ -171,8 +192,14 @@ static void learn_chunk(const JOB *job, const synapse *s, const listing *l, int6
             real *sums = l->sums + (l->blocks > 1 ? i * pitch : 0);
             if (still && !any_word(l->seen + i, n))
                 continue;
-            for (int64_t j = i; j < i + n;)
-                j += sum_units(l, block, j, i + n - j, live, wide, sums + (j - i) * pitch, last ? s->scale : 1);
+            for (int64_t j = i, next; j < i + n; j = next) {
+                next = j + sum_units(l, block, j, i + n - j, live, wide, sums + (j - i) * pitch, last ? s->scale : 1);
+                if (far && last && l->across) {
+                    int64_t row = some * (j - i) / n, end = some * (next - i) / n;
+                    fetch_soon(job, s->at + (lane + row) * s->n_pre + unit + i, s->n_pre, end - row, n);
+                } else if (far && last)
+                    fetch_soon(job, s->at + (unit + j) * s->n_pre + lane, s->n_pre, next - j, some);
+            }
             if (last && l->across)
                 learn_across(job, s->at + lane * s->n_pre + unit + i, s->n_pre, sums, pitch, n, some);
             else if (last)
