@@ -92,8 +92,7 @@ class EqConvSettle:
         self.p, self.net = p, network(p, schedule, "squared-error", backend)
 
     def run(self) -> None:
-        self.free = eqkernel.free_phase(self.net, self.p.x, reuse=True)
-        self.nudged = eqkernel.nudged_phase(self.net, self.free, self.p.labels, self.p.beta, reuse=True)
+        self.free, self.nudged = eqkernel.both_phases(self.net, self.p.x, self.p.labels, self.p.beta, reuse=True)
 
     def states(self) -> list[list[np.ndarray]]:
         pairs = list(zip(self.nudged.mean[1:], self.nudged.difference[1:], strict=True))

@@ -63,8 +63,7 @@ class EqSettle:
             set_precision("float32")
 
     def settle(self) -> None:
-        self.free = eqkernel.free_phase(self.net, self.p.x, reuse=True)
-        self.nudged = eqkernel.nudged_phase(self.net, self.free, self.target, self.p.beta, reuse=True)
+        self.free, self.nudged = eqkernel.both_phases(self.net, self.p.x, self.target, self.p.beta, reuse=True)
 
     def states(self) -> States:
         L = len(self.p.weights)
@@ -93,8 +92,7 @@ class EqUpdate:
 
     def __init__(self, p: Problem, lr: float = 1e-3, backend: str = "cpu"):
         self.net, self.p = network(p, "converged", backend), p
-        free = eqkernel.free_phase(self.net, p.x)
-        self.nudged = eqkernel.nudged_phase(self.net, free, p.target, p.beta)
+        _, self.nudged = eqkernel.both_phases(self.net, p.x, p.target, p.beta)
         self.optimiser = eqkernel.Adam(lr=lr)
 
     def nudged_states(self) -> tuple[np.ndarray, np.ndarray]:

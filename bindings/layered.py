@@ -22,7 +22,6 @@ from .precision import code_for
 if TYPE_CHECKING:
     from ..network import Network
 
-Settled = tuple[int, float, float]
 COSTS = SquaredError, CrossEntropy  # those whose loss the library knows
 
 
@@ -134,24 +133,40 @@ class Layered(layered.Layered):
         assert self.workspace is not None
         return self.workspace
 
-    def free(self, x: NDArray, schedule: Schedule, reuse: bool = False) -> tuple[Workspace, list[NDArray], Settled]:
+    def free(self, x: NDArray, schedule: Schedule, reuse: bool = False) -> layered.Free:
         """The free phase from rest, x (B, n_0)."""
         workspace = self.reserve(len(x), reuse)
         job = workspace.prepare(x, schedule)
         self._pack(workspace)
         tiles = self._over_tiles(workspace.run.free_phase, job, schedule.free_steps)
-        return workspace, [x, *workspace.views("state", len(x))], workspace.settled(0, tiles)
+        return self._freed(workspace, x, tiles)
 
     def nudged(
         self, workspace: Workspace, x: NDArray, target: NDArray, beta: float, variant: str, schedule: Schedule  # type: ignore[override]
-    ) -> tuple[list[NDArray], list[NDArray], Settled]:
+    ) -> layered.Nudged:
         """Mean and difference, per unit of beta, of the nudged states, from the free state that `workspace` holds."""
         job = workspace.prepare(x, schedule)
         workspace.aim(target, beta, variant, schedule)
         self._pack(workspace)
         tiles = self._over_tiles(workspace.run.nudged_phase, job, schedule.nudged_steps)
-        mean, difference = [x, *workspace.views("mean", len(x))], [x, *workspace.views("difference", len(x))]
-        return mean, difference, workspace.settled(1, tiles)
+        return self._drawn(workspace, x, tiles, variant, schedule)
+
+    def _drawn(  # type: ignore[override]
+        self, workspace: Workspace, x: NDArray, count: int, variant: str, schedule: Schedule
+    ) -> layered.Nudged:
+        mean, difference = ([x, *workspace.views(name, len(x))] for name in ("mean", "difference"))
+        return mean, difference, workspace.settled(1, count)
+
+    def both(
+        self, x: NDArray, target: NDArray, beta: float, variant: str, schedule: Schedule
+    ) -> tuple[layered.Free, layered.Nudged]:
+        """What `free` and then `nudged` give, in the network's own workspace, each tile through both phases."""
+        workspace = self.reserve(len(x), True)
+        job = workspace.prepare(x, schedule)
+        workspace.aim(target, beta, variant, schedule)
+        self._pack(workspace)
+        tiles = self._over_tiles(workspace.run.settle, job, schedule.free_steps + schedule.nudged_steps)
+        return self._freed(workspace, x, tiles), self._drawn(workspace, x, tiles, variant, schedule)
 
     def step(
         self, x: NDArray, target: NDArray | None, labels: NDArray | None, beta: float, variant: str,

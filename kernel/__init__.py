@@ -17,7 +17,7 @@ from .network import Layer, Network
 from .optimisers import SGD, Adam, Momentum, constant, cosine
 from .orthogonal import AdaGO, Muon
 from .outcomes import Outcome, UnsettledWarning
-from .phases import Equilibrium, Nudged, free_phase, nudged_phase, settle
+from .phases import Equilibrium, Nudged, both_phases, free_phase, nudged_phase, settle
 from .schedules import SCHEDULES, Schedule
 
 __version__ = "0.1.0"
@@ -50,6 +50,7 @@ __all__ = [
     "SquaredError",
     "Step",
     "UnsettledWarning",
+    "both_phases",
     "constant",
     "cosine",
     "ep_gradient",

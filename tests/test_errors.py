@@ -19,6 +19,7 @@ from eqkernel import (
     Momentum,
     Network,
     Schedule,
+    both_phases,
     cosine,
     ep_gradient,
     free_phase,
@@ -73,6 +74,7 @@ def test_bad_x(backend, case):
     before, optimiser = net.buffer.copy(), Adam()
     for call in (
         lambda: free_phase(net, x),
+        lambda: both_phases(net, x, Y, 0.1, reuse=True),
         lambda: settle(net, x, Y, 0.1),
         lambda: ep_gradient(net, x, Y),
         lambda: predict(net, x),
@@ -123,6 +125,7 @@ def test_bad_y(backend, cost, case):
     before, optimiser = net.buffer.copy(), Momentum(0.1)
     for call in (
         lambda: nudged_phase(net, free, y, 0.1),
+        lambda: both_phases(net, X, y, 0.1, reuse=True),
         lambda: settle(net, X, y, 0.1),
         lambda: ep_gradient(net, X, y),
         lambda: train_step(net, X, y, optimiser=optimiser),

@@ -7,17 +7,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eqkernel import (
+    SCHEDULES,
+    DivergenceError,
     Network,
     Outcome,
     Schedule,
+    both_phases,
     ep_gradient,
     free_phase,
+    get_threads,
     nudged_phase,
     predict,
     reference,
+    set_threads,
     settle,
     train_step,
 )
+from eqkernel.cpu import threads
 
 LONG = Schedule("long", gamma=0.5, free_steps=400, nudged_steps=400, form="mean-difference", tolerance=1e-10)
 RNG = np.random.default_rng(0)
@@ -266,6 +272,62 @@ def test_a_tolerance_alone_changes_no_state(backend):
     ]
     for other in states[1:]:
         np.testing.assert_array_equal(np.hstack(other), np.hstack(states[0]))
+
+
+# -- both at once ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("form", ["difference", "mean-difference", "plus-minus"])
+@pytest.mark.parametrize("count", [1, 2])
+def test_both_phases_are_the_free_and_the_nudged_one(monkeypatch, backend, form, count):
+    monkeypatch.setattr(threads, "WORTH_A_THREAD", 0)
+    before = get_threads()
+    set_threads(count)
+    try:
+        for variant, cost in (("centered", "cross-entropy"), ("negative", "squared-error")):
+            net = dense(backend, LONG.but(free_steps=13, nudged_steps=4, form=form, tolerance=None), cost=cost)
+            for size in (41, 5, 1):
+                x, y = RNG.random((size, 6)), RNG.integers(0, 3, size)
+                free = free_phase(net, x)
+                apart = free, nudged_phase(net, free, y, 0.1, variant)
+                for reuse in (True, False):
+                    check_same(both_phases(net, x, y, 0.1, variant, reuse=reuse), apart)
+    finally:
+        set_threads(before)
+
+
+def check_same(both, apart):
+    (free, nudged), (free0, nudged0) = both, apart
+    for states, wanted in (
+        (free.state, free0.state), (nudged.mean, nudged0.mean), (nudged.difference, nudged0.difference),
+    ):  # fmt: skip
+        for a, b in zip(states, wanted, strict=True):
+            np.testing.assert_array_equal(a, b)
+    for now, then in zip(both, apart, strict=True):
+        assert (now.steps, now.residual, now.outcome) == (then.steps, then.residual, then.outcome)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(("phase", "steps"), [("free", 40), ("nudged", 1)])
+def test_both_phases_say_which_of_them_diverged(backend, phase, steps):
+    plan = SCHEDULES["converged"].but(free_steps=steps, nudged_steps=40)
+    net = dense(backend, plan, neuron="linear", cost="squared-error")
+    net.buffer[...] *= 100  # feedback that grows
+    for reuse in (True, False):
+        with pytest.raises(DivergenceError, match=f"the {phase} phase diverged"):
+            both_phases(net, X, Y, 0.1, reuse=reuse)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_both_phases_keep_nothing_of_the_networks_own_memory_unless_asked(backend):
+    net = dense(backend)
+    free, nudged = both_phases(net, X, Y, 0.1)
+    kept = [a.copy() for a in (*free.state, *nudged.mean, *nudged.difference)]
+    both_phases(net, X[::-1].copy(), Y, 0.3, reuse=True)
+    both_phases(net, X[::-1].copy(), Y, 0.3)
+    for now, then in zip((*free.state, *nudged.mean, *nudged.difference), kept, strict=True):
+        np.testing.assert_array_equal(now, then)
 
 
 # -- who owns the result ---------------------------------------------------------------------------------------------

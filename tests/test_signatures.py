@@ -82,7 +82,9 @@ def test_every_public_name_exists_and_says_what_it_is():
 
 def test_public_functions_name_the_network_first():
     package = import_module("eqkernel")
-    for name in ("free_phase", "nudged_phase", "settle", "hebbian_update", "ep_gradient", "train_step", "predict"):
+    for name in (
+        "free_phase", "nudged_phase", "both_phases", "settle", "hebbian_update", "ep_gradient", "train_step", "predict",
+    ):  # fmt: skip
         assert names(getattr(package, name))[0] == "network", name
 
 

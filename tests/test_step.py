@@ -175,7 +175,7 @@ def test_several_threads_refuse_what_one_refuses(backend, cause, threads):
         ("cpu", "_nudged", "one report of both phases", "workspace.report[workspace.count(len(target)) :]",
          "workspace.report"),
         ("cpu", "step", "what diverged is learnt", "is Outcome.DIVERGED", "is None"),
-        ("cpu", "step", "a NaN that meets zeros unseen", "finite = self._finite(len(x), 1)", "finite = True"),
+        ("cpu", "both", "a NaN that meets zeros unseen", "finite = self._finite(len(x), 1)", "finite = True"),
     ],
     indirect=["backend"],
 )  # fmt: skip

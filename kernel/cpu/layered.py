@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from ..network import Network
 
 Settled = tuple[int, float, float]
+Free = tuple["Workspace", list[NDArray], Settled]  # with the state
+Nudged = tuple[list[NDArray], list[NDArray], Settled]  # mean and difference
 Phase = tuple[Callable[[int, int], None], int]  # settles tiles begin..end; multiply-adds for a sample, at most
 
 
@@ -128,10 +130,14 @@ class Layered:
             )  # fmt: skip
         return self._constants[1]
 
-    def free(self, x: NDArray, schedule: Schedule, reuse: bool = False) -> tuple[Workspace, list[NDArray], Settled]:
+    def free(self, x: NDArray, schedule: Schedule, reuse: bool = False) -> Free:
         """The free phase from rest, x (B, n_0)."""
         workspace = self.reserve(len(x), reuse)
         count = self._over_tiles(workspace, len(x), self._free(workspace, x, schedule, self._finite(len(x), 1)))
+        return self._freed(workspace, x, count)
+
+    def _freed(self, workspace: Workspace, x: NDArray, count: int) -> Free:
+        """The result of a free phase of so many tiles."""
         return workspace, [x, *workspace.views("state", len(x))], workspace.settled(0, count)
 
     def _finite(self, batch: int, first: int) -> bool:
@@ -161,11 +167,11 @@ class Layered:
         beta: float,
         variant: str,
         schedule: Schedule,
-    ) -> tuple[list[NDArray], list[NDArray], Settled]:
+    ) -> Nudged:
         """Mean and difference, per unit of beta, of the nudged states, from the free state that `workspace` holds."""
         finite = self._finite(len(x), 2)  # the input's drive is that of the free phase
         count = self._over_tiles(workspace, len(x), self._nudged(workspace, target, beta, variant, schedule, finite))
-        return *self._nudged_states(workspace, x, variant, schedule), workspace.settled(1, count)
+        return self._drawn(workspace, x, count, variant, schedule)
 
     def _nudged(
         self, workspace: Workspace, target: NDArray, beta: float, variant: str, schedule: Schedule, finite: bool
@@ -184,12 +190,12 @@ class Layered:
         channels = 2 if form in (tiles.RUN_STATES, tiles.RUN_MEAN_DIFFERENCE) else 1
         return run, channels * schedule.nudged_steps * self._products(schedule)
 
-    def _nudged_states(
-        self, workspace: Workspace, x: NDArray, variant: str, schedule: Schedule
-    ) -> tuple[list[NDArray], list[NDArray]]:
+    def _drawn(self, workspace: Workspace, x: NDArray, count: int, variant: str, schedule: Schedule) -> Nudged:
+        """The result of a nudged phase of so many tiles."""
         # Where the difference alone settles, the mean is the free state, and nothing writes it a second time.
         mean = "state" if self._form(variant, schedule) == tiles.RUN_DIFFERENCE else "mean"
-        return [x, *workspace.views(mean, len(x))], [x, *workspace.views("difference", len(x))]
+        states = ([x, *workspace.views(name, len(x))] for name in (mean, "difference"))
+        return *states, workspace.settled(1, count)  # type: ignore[return-value]
 
     def _form(self, variant: str, schedule: Schedule) -> int:
         return self.constants(schedule).form if variant == "centered" else int(tiles.RUN_STATE)
@@ -212,6 +218,16 @@ class Layered:
             spread(part, count, 2.0 * batch * sum(products for _, products in phases))
         return count
 
+    def both(self, x: NDArray, target: NDArray, beta: float, variant: str, schedule: Schedule) -> tuple[Free, Nudged]:
+        """What `free` and then `nudged` give, in the network's own workspace, each tile through both phases."""
+        workspace = self.reserve(len(x), True)
+        finite = self._finite(len(x), 1)
+        count = self._over_tiles(
+            workspace, len(x), self._free(workspace, x, schedule, finite),
+            self._nudged(workspace, target, beta, variant, schedule, finite),
+        )  # fmt: skip
+        return self._freed(workspace, x, count), self._drawn(workspace, x, count, variant, schedule)
+
     def step(
         self, x: NDArray, target: NDArray | None, labels: NDArray | None, beta: float, variant: str,
         schedule: Schedule, optimiser: Optimiser,
@@ -230,21 +246,14 @@ class Layered:
                 target = one_hot(labels, network.sizes[-1], network.dtype)  # type: ignore[arg-type]
             except EqkernelError:
                 return None
-        workspace = self.reserve(len(x), True)
-        finite = self._finite(len(x), 1)
-        count = self._over_tiles(
-            workspace, len(x), self._free(workspace, x, schedule, finite),
-            self._nudged(workspace, target, beta, variant, schedule, finite),
-        )  # fmt: skip
-        output = workspace.views("state", len(x))[-1]
+        (_, (*_, output), free), (mean, difference, nudged) = self.both(x, target, beta, variant, schedule)
         loss = float(network.cost.loss(output, target).mean())
         if not (isfinite(loss) and all_finite(output)):
             return None
-        free, nudged = (workspace.settled(phase, count) for phase in range(2))
         for steps, residual, early in (free, nudged):
             if judge(residual, early, steps, schedule.tolerance) is Outcome.DIVERGED:
                 return None
-        self.update(*self._nudged_states(workspace, x, variant, schedule), optimiser, schedule)
+        self.update(mean, difference, optimiser, schedule)
         correct = 0 if labels is None else int(np.count_nonzero(output.argmax(axis=1) == labels))
         return Whole(free, nudged, loss, correct)
 
