@@ -17,7 +17,7 @@ from .errors import EqkernelError, is_whole
 from .interop import resident, returner, stream_of
 from .network import Network
 from .optimisers import SGD, Optimiser
-from .phases import Nudged, both_phases, check_input, free_phase, measure, nudged_phase
+from .phases import Nudged, check_input, free_phase, measure, nudged_phase
 from .schedules import Schedule
 from .step import Step, step_at_once, summary
 
@@ -53,7 +53,8 @@ def train_step(
         x = resident(network, x)
         if reward is adjustment is None and (step := step_at_once(network, x, y, beta, optimiser, variant, schedule)):
             return step  # the phases below in one call of the engine, to the same result
-        free, nudged = both_phases(network, x, y, beta, variant, schedule, reuse=True)
+        free = free_phase(network, x, schedule, reuse=True)
+        nudged = nudged_phase(network, free, y, beta, variant, reuse=True)
         nudged = modulated(network, free, y, nudged, reward, adjustment)
         loss, accuracy = measure(network, free, y)
         hebbian_update(network, nudged, optimiser)
