@@ -149,13 +149,7 @@ class Layered(layered.Layered):
         workspace.aim(target, beta, variant, schedule)
         self._pack(workspace)
         tiles = self._over_tiles(workspace.run.nudged_phase, job, schedule.nudged_steps)
-        return self._drawn(workspace, x, tiles, variant, schedule)
-
-    def _drawn(  # type: ignore[override]
-        self, workspace: Workspace, x: NDArray, count: int, variant: str, schedule: Schedule
-    ) -> layered.Nudged:
-        mean, difference = ([x, *workspace.views(name, len(x))] for name in ("mean", "difference"))
-        return mean, difference, workspace.settled(1, count)
+        return self._drawn(workspace, x, tiles)
 
     def both(
         self, x: NDArray, target: NDArray, beta: float, variant: str, schedule: Schedule
@@ -166,7 +160,7 @@ class Layered(layered.Layered):
         workspace.aim(target, beta, variant, schedule)
         self._pack(workspace)
         tiles = self._over_tiles(workspace.run.settle, job, schedule.free_steps + schedule.nudged_steps)
-        return self._freed(workspace, x, tiles), self._drawn(workspace, x, tiles, variant, schedule)
+        return self._freed(workspace, x, tiles), self._drawn(workspace, x, tiles)
 
     def step(
         self, x: NDArray, target: NDArray | None, labels: NDArray | None, beta: float, variant: str,
@@ -192,9 +186,8 @@ class Layered(layered.Layered):
         else:
             self._pack(workspace)
             workspace.make_room(get_threads())
-            settle = lambda part, parts: check(run.settle(job, tiles * part // parts, tiles * (part + 1) // parts))  # noqa: E731
             try:
-                spread(settle, tiles, flops)
+                self._over_tiles(run.settle, job, schedule.free_steps + schedule.nudged_steps)
             except EqkernelError:
                 return None
             if run.measure(job, workspace.loss, workspace.correct):

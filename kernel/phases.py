@@ -150,8 +150,8 @@ def both_phases(
 ) -> tuple[Equilibrium, Nudged]:
     """`free_phase`, and `nudged_phase` from its state, to the same bits.
 
-    With reuse=True the backends `c` and `cpu` carry each tile of samples through both in one call, which takes a tenth
-    less for a single sample, and threads meet once for twice. Raises as these two.
+    With reuse=True the backends `c` and `cpu` carry each tile of samples through both in one call, and threads meet
+    once for twice. Raises as these two.
     """
     at_once = getattr(network.engine, "both", None)
     if at_once is None or not reuse:

@@ -140,6 +140,17 @@ def test_stacks_of_threads_are_few_mappings():
     assert mappings() < before + 64
 
 
+def test_a_thread_that_needs_more_than_its_stack_is_named():
+    text = """
+        __attribute__((noinline)) void deep() { volatile char big[1 << 18]; for (volatile char& byte : big) byte = 1; }
+        extern "C" __global__ void k(real* a, int which) { if (threadIdx.x == which) deep(); }
+    """
+    kernel, a = RawModule(StandIn(), TEXT + text).get_function("k"), ARRAYS.zeros(64, np.float32)
+    with pytest.raises(KernelError, match="block 0 thread 7 needs more than 262144 bytes of stack"):
+        kernel((1,), (64,), (a, np.int32(7)))
+    kernel((1,), (64,), (a, np.int32(-1)))  # and leaves nothing behind
+
+
 def mappings():
     return len(Path("/proc/self/maps").read_text().splitlines())
 

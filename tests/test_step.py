@@ -167,7 +167,7 @@ def test_several_threads_refuse_what_one_refuses(backend, cause, threads):
 @pytest.mark.parametrize(
     ("backend", "name", "bug", "old", "new"),
     [
-        ("c", "step", "the last tile left out", "tiles * (part + 1) // parts)", "tiles * (part + 1) // parts - part)"),
+        ("c", "_over_tiles", "the last tile left out", "(index + 1) // parts)", "(index + 1) // parts - index)"),
         ("c", "step", "the first share learnt by all", "run.update(job, part, parts)", "run.update(job, 0, parts)"),
         ("c", "step", "what diverged is learnt", "run.measure(job, workspace.loss, workspace.correct)", "False"),
         ("cpu", "_over_tiles", "the last tile left out", "(index + 1) // parts)", "(index + 1) // parts - index)"),

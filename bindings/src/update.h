@@ -161,8 +161,7 @@ INLINE int stays(const eqk_optimiser *o) { return o->rule == EQK_SGD && (real)o-
 enum { FAR = 6 << 20 }; /* bytes */
 
 /* Whether Adam's weights and moments are more than the caches keep from step to step: then the few lines of a row that
- * learn at once are asked for while sums are formed, and a step is 1.06 to 1.2 times as fast. Where they are fewer, asking
- * takes a twentieth of the update. */
+ * learn at once are asked for while sums are formed. Where they are fewer, asking takes longer than it saves (Zen 4). */
 INLINE int are_far(const JOB *job) {
     return job->optimiser.rule == EQK_ADAM && 3 * job->parameter_count * (int64_t)sizeof(real) > FAR;
 }

@@ -171,7 +171,7 @@ class Layered:
         """Mean and difference, per unit of beta, of the nudged states, from the free state that `workspace` holds."""
         finite = self._finite(len(x), 2)  # the input's drive is that of the free phase
         count = self._over_tiles(workspace, len(x), self._nudged(workspace, target, beta, variant, schedule, finite))
-        return self._drawn(workspace, x, count, variant, schedule)
+        return self._drawn(workspace, x, count, self._mean(variant, schedule))
 
     def _nudged(
         self, workspace: Workspace, target: NDArray, beta: float, variant: str, schedule: Schedule, finite: bool
@@ -190,12 +190,14 @@ class Layered:
         channels = 2 if form in (tiles.RUN_STATES, tiles.RUN_MEAN_DIFFERENCE) else 1
         return run, channels * schedule.nudged_steps * self._products(schedule)
 
-    def _drawn(self, workspace: Workspace, x: NDArray, count: int, variant: str, schedule: Schedule) -> Nudged:
-        """The result of a nudged phase of so many tiles."""
-        # Where the difference alone settles, the mean is the free state, and nothing writes it a second time.
-        mean = "state" if self._form(variant, schedule) == tiles.RUN_DIFFERENCE else "mean"
-        states = ([x, *workspace.views(name, len(x))] for name in (mean, "difference"))
-        return *states, workspace.settled(1, count)  # type: ignore[return-value]
+    def _drawn(self, workspace: Workspace, x: NDArray, count: int, mean: str = "mean") -> Nudged:
+        """The result of a nudged phase of so many tiles, whose mean the workspace calls `mean`."""
+        m, d = ([x, *workspace.views(name, len(x))] for name in (mean, "difference"))
+        return m, d, workspace.settled(1, count)
+
+    def _mean(self, variant: str, schedule: Schedule) -> str:
+        """Where the difference alone settles, the mean is the free state, and nothing writes it a second time."""
+        return "state" if self._form(variant, schedule) == tiles.RUN_DIFFERENCE else "mean"
 
     def _form(self, variant: str, schedule: Schedule) -> int:
         return self.constants(schedule).form if variant == "centered" else int(tiles.RUN_STATE)
@@ -226,7 +228,7 @@ class Layered:
             workspace, len(x), self._free(workspace, x, schedule, finite),
             self._nudged(workspace, target, beta, variant, schedule, finite),
         )  # fmt: skip
-        return self._freed(workspace, x, count), self._drawn(workspace, x, count, variant, schedule)
+        return self._freed(workspace, x, count), self._drawn(workspace, x, count, self._mean(variant, schedule))
 
     def step(
         self, x: NDArray, target: NDArray | None, labels: NDArray | None, beta: float, variant: str,

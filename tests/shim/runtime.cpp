@@ -135,7 +135,8 @@ static void resume(Fiber* f) {
     shim_switch(&scheduler, f->sp);
 #endif
     current = nullptr;
-    if (*(uint64_t*)f->stack) shim_fail("%s needs more than %zu bytes of stack", shim_where(f->block, f->thread), STACK);
+    uint64_t& end = *(uint64_t*)f->stack; // zero in a fresh mapping
+    if (end) end = 0, shim_fail("%s needs more than %zu bytes of stack", shim_where(f->block, f->thread), STACK);
 }
 
 static void wait(State why, int line) {
