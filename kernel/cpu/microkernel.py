@@ -15,12 +15,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
 VECTOR_BYTES = 64
+# Heights of the register blocks, and vectors in their rows. With AVX-512 a vector is a register: 14 rows x 2 fill the
+# 32, and 10 rows fit ten classes. Else it is two registers or more: 6 rows x 1 are 12 sums in AVX2's 16.
+HEIGHTS, WIDTH = ((14, 10, 4, 1), 2) if llvm.get_host_cpu_features().get("avx512f") else ((6, 4, 2, 1), 1)
 SUMS = 4  # interleaved sums that make a row's product with a vector
 DOTS = 10  # rows of `dots`
 
@@ -107,6 +111,10 @@ class Emitter:
         first = self.builder.insert_element(self.undefined, value, ir.Constant(ir.IntType(32), 0))
         return self.shuffle(first, self.undefined, [0] * self.lanes)
 
+    def fence(self) -> None:
+        """Keeps the loads that follow behind it: moved up, they take registers from the sums."""
+        self.builder.asm(ir.FunctionType(ir.VoidType(), []), "", "~{memory}", [], True)
+
     def fma(self, a: Any, b: Any, c: Any) -> Any:
         name = f"llvm.fma.v{self.lanes}f{8 * self.bytes}"
         kind = ir.FunctionType(self.vector, [self.vector] * 3)
@@ -161,6 +169,8 @@ def block(rows: int, vectors: int) -> Any:
             new = []
             for i in range(rows):
                 weight = e.broadcast(builder.load(builder.gep(a_rows[i], [a_k])))
+                if WIDTH == 1:  # 32 registers have room for weights read ahead
+                    e.fence()
                 new += [e.fma(weight, columns[v], sums[i * vectors + v]) for v in range(vectors)]
             following = builder.add(index, one)
             # The next addresses now: computed where they are used, they make LLVM spill sums.
