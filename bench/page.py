@@ -199,7 +199,7 @@ def listed(value: Any) -> str:
 
 
 HOW = """\
-Written by `make bench` and `python -m bench --from build/bench.json --markdown docs/benchmarks.md`.
+Written by `make bench` and `python -m bench --from build/bench.json --markdown PAGE`.
 
 **How to read it.** Every contestant solves the same problem from the same weights and is checked before it is
 timed: its settled states must leave no larger residual than the reference's, and its gradient is compared

@@ -147,6 +147,15 @@ MUTATIONS = [Mutation(*row) for row in (
     ("velocity does not decay", "g = v_fma(c[0], v_load_some(m + at, some), g)",
      "g = v_add(v_load_some(m + at, some), g)", "updates"),
     ("weight decay forgotten", "v_mul(keep, v_load_some(w + at, some))", "v_load_some(w + at, some)", "updates"),
+    # chunks of a tile's products
+    ("rows of a chain out of order", "first + j * CHAINS) * lanes", "begin + j * CHAINS) * lanes", "drives",
+     "avx2_f32"),
+    ("a later chunk forgets the sums", "sum[i][v] = fresh ? v_set(0)", "sum[i][v] = 1 ? v_set(0)", "drives",
+     "avx2_f64"),
+    ("every chunk the first of the list", "some, list + 1 + k,", "some, list + 1,", "drives", "avx2_f32"),
+    ("weights left out untested", "poison[v] = v_add(v_sub(weight, weight), poison[v]);", ";", "drives", "avx2_f64"),
+    ("sums of a lateral drive in its place", "real *sums = keep ? room : out;", "real *sums = out;", "phases",
+     "avx2_f32"),
     # factors split in two
     ("low times high dropped", "add_pairs(sum[i][v], w_low, s_high[v])", "sum[i][v]", "bf16x3_products", "bf16_f32"),
     ("high times low dropped", "add_pairs(sum[i][v], w_high, s_low[v])", "sum[i][v]", "bf16x3_products", "bf16_f32"),
@@ -203,7 +212,7 @@ MUTATIONS = [Mutation(*row) for row in (
     ("sums begun anew in every block", "keep = block > 0", "keep = 0", "zeros", "avx512_f64"),
     ("what a unit alone is not zero in is lost to its pair", "values, l->held, word | next, l->chunk",
      "values, l->held, word, l->chunk", "zeros", "avx512_f32"),
-    ("a pair of one unit", "v_set(values[i * held + k])", "v_set(values[k])", "zeros", "avx2_f64"),
+    ("a pair of one unit", "v_set(values[i * held + k])", "v_set(values[k])", "zeros", "scalar_f64"),
     ("both products of one", ": s->second + (k - s->batch) * s->n", ": s->first + (k - s->batch) * s->n", "zeros"),
     ("units learn as others", "s->at + lane * s->n_pre + unit + i,", "s->at + lane * s->n_pre + unit,", "zeros",
      "avx512_f32"),
@@ -226,10 +235,10 @@ MUTATIONS = [Mutation(*row) for row in (
     ("a bad weight hides from above", "if (v_poison(poison) != 0)", "if (0)", "drives", "scalar_f32"),
     ("some weights are not tested", "tested < depth; tested += LANES", "tested < depth; tested += 2 * LANES", "drives",
      "avx512_f64"),
-    ("a weight above is not tested", "for (int64_t j = list[0]; j < depth; j++)",
-     "for (int64_t j = list[0] + 1; j < depth; j++)", "drives", "avx512_f64"),
-    ("no room for the list", ": list_room(job->layers, count, CHAINS)", ": 0", "drives", "abi_f32"),
-    ("room for the numbers of a list alone", "(most + most / 32 + chains) * chains", "most * chains", "drives",
+    ("a weight above is not tested", "for (int64_t j = list[0]; j < depth; j++) /*",
+     "for (int64_t j = list[0] + 1; j < depth; j++) /*", "drives", "avx512_f64"),
+    ("no room for the list", ": product_room(job->layers, count, lanes, CHAINS)", ": 0", "drives", "abi_f32"),
+    ("room for the numbers of a list alone", "(rows + rows / 32 + chains) * chains", "rows * chains", "drives",
      "abi_f64"),
     # diffusion and the field
     ("five neighbours", "v_fnma(v_set(4), v_load_some(row + j, some)", "v_fnma(v_set(5), v_load_some(row + j, some)",
@@ -256,7 +265,8 @@ MUTATIONS = [Mutation(*row) for row in (
     ("one variant for another", "        return &AVX512;", "        return &AVX2;", "dispatch", "abi_f64"),
     ("the named variant ignored", "variant = variant == EQK_AUTO ? best : variant;", "variant = best;", "dispatch",
      "abi_f32"),
-    ("the best goes unseen", '__builtin_cpu_supports("avx512f") &&', "0 &&", "dispatch", "eqkernel"),
+    ("the best goes unseen", "int eqk_best_variant(void) {\n#if EQK_HAS_X86", "int eqk_best_variant(void) {\n#if 0",
+     "dispatch", "eqkernel"),
 )]
 # fmt: on
 

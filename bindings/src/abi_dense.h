@@ -1,8 +1,8 @@
 /* The verbs of dense, bias and lateral connections. */
 size_t EQK(dense_workspace)(int64_t n_pre, int64_t n_post) {
-    if (!fits(n_pre, n_post) || !fits3(n_pre + n_post, WIDTH, sizeof(EQK_REAL)))
+    if (!fits(n_pre, n_post) || !fits3(2 * n_pre + n_post, WIDTH, sizeof(EQK_REAL)))
         return 0;
-    return (size_t)((n_pre + n_post) * WIDTH) * sizeof(EQK_REAL);
+    return (size_t)((2 * n_pre + n_post) * WIDTH) * sizeof(EQK_REAL);
 }
 
 #define DENSE_SIZES REQUIRE(fits(n_pre, n_post) && fits(batch, n_pre) && fits(batch, n_post), EQK_BAD_SIZE)

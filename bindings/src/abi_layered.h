@@ -98,7 +98,7 @@ static size_t workspace_of(const EQK(job) * job) {
     if (!fits(rows, lanes) || packed < 0 || least < 0)
         return 0;
     tile = rows * lanes + (convs ? convs_size(job->layers, count, lanes, CHAINS) : 0);
-    tile += split ? split_room(job->layers, count, lanes) : list_room(job->layers, count, CHAINS);
+    tile += split ? split_room(job->layers, count, lanes) : product_room(job->layers, count, lanes, CHAINS);
     if (!fits3(tile, tiles, sizeof(EQK_REAL)) || !fits(tile * tiles + packed, sizeof(EQK_REAL)))
         return 0;
     return larger_size((size_t)(tile * tiles + packed) * sizeof(EQK_REAL) + 64, (size_t)least);

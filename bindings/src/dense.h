@@ -16,7 +16,7 @@ static void dense_energy(real *restrict energy, const real *pre, const real *pos
     }
 }
 
-/* drive += scale pre W^T; work holds a tile of both ends. */
+/* drive += scale pre W^T; work holds a tile of both ends, and room for one of pre. */
 static void dense_drive_post(real *restrict drive, const real *pre, const real *weight, double scale, int64_t batch,
                              int64_t n_pre, int64_t n_post, real *work) {
     for (int64_t first = 0; first < batch; first += WIDTH) {
@@ -27,7 +27,7 @@ static void dense_drive_post(real *restrict drive, const real *pre, const real *
             forward_single(product, weight, n_pre, pre + first * n_pre, n_post, n_pre);
         else {
             transpose(source, lanes, pre + first * n_pre, n_pre, count, n_pre);
-            forward_tile(product, lanes, weight, n_pre, source, n_post, n_pre, 0);
+            forward_tile(product, lanes, weight, n_pre, source, n_post, n_pre, 0, product + n_post * lanes);
         }
         for (int64_t b = 0; b < count; b++)
             for (int64_t i = 0; i < n_post; i++)

@@ -113,10 +113,24 @@ NOINLINE void backward(real *restrict c, ptrdiff_t c_row, const real *restrict a
     }
 }
 
+/* Blocks of up to 32 steps of CHAINS: long enough to pay for adding the chains up, short enough for the first cache. */
+INLINE int64_t chain_blocks(int64_t depth) { return depth < CHAINS ? 1 : (depth / CHAINS + 31) / 32; }
+
+INLINE int64_t chain_block(int64_t depth, int64_t index, int64_t blocks) { /* where block `index` begins */
+    return index == blocks ? depth : depth / CHAINS * index / blocks * CHAINS;
+}
+
+#include "chunks.h"
+
 /* out (rows, lanes) = alpha W^T s (+ out if keep) for a tile s (depth, lanes), W (depth, rows), lanes a multiple of LANES;
- * `list` tells which rows of s are not zero (list_chain in zeros.h), or is NULL. */
+ * `list` tells which rows of s are not zero (list_chain in zeros.h), or is NULL; `room` holds (rows, lanes). */
 INLINE void backward_tile(real *restrict out, ptrdiff_t lanes, const real *restrict w, const real *restrict s,
-                          int64_t rows, int64_t depth, real alpha, int keep, const int64_t *restrict list) {
+                          int64_t rows, int64_t depth, real alpha, int keep, const int64_t *restrict list,
+                          real *restrict room) {
+    if (CHUNK) {
+        backward_chunks(out, lanes, w, s, rows, depth, alpha, keep, list, room);
+        return;
+    }
     for (ptrdiff_t at = 0, width; list && at < lanes; at += width) {
         int64_t done;
         width = lanes - at >= 2 * LANES ? 2 * LANES : LANES;
@@ -129,13 +143,6 @@ INLINE void backward_tile(real *restrict out, ptrdiff_t lanes, const real *restr
 }
 
 /* -- forward ------------------------------------------------------------------------------------------------------- */
-
-/* Blocks of up to 32 steps of CHAINS: long enough to pay for adding the chains up, short enough for the first cache. */
-INLINE int64_t chain_blocks(int64_t depth) { return depth < CHAINS ? 1 : (depth / CHAINS + 31) / 32; }
-
-INLINE int64_t chain_block(int64_t depth, int64_t index, int64_t blocks) { /* where block `index` begins */
-    return index == blocks ? depth : depth / CHAINS * index / blocks * CHAINS;
-}
 
 enum { FORWARD_B = FORWARD_A - 1 };
 
@@ -175,6 +182,7 @@ INLINE int forward_block(const int rows, const int vectors, real *out, ptrdiff_t
                          const real *s, int64_t depth, const int64_t *list) {
     vec total[FORWARD_A][2], chain[FORWARD_A][2];
     int64_t blocks = chain_blocks(depth);
+    const real *met = s;
     (void)list;
     clear_chains(rows, vectors, total);
     for (int64_t index = 0; index < blocks; index++) {
@@ -182,8 +190,10 @@ INLINE int forward_block(const int rows, const int vectors, real *out, ptrdiff_t
         int64_t chains = end - begin < CHAINS ? end - begin : CHAINS;
         for (int64_t first = begin; first < begin + chains; first++) {
             clear_chains(rows, vectors, chain);
-            for (int64_t k = first; k < end; k += CHAINS)
-                add_product(rows, vectors, chain, w + k, w_row, s + k * lanes);
+            if (CHUNK)
+                prefetch_rows(rows, w + rows * w_row + begin, w_row, end - begin, first - begin);
+            for (int64_t k = first; k < end; k += CHAINS, met += vectors * LANES)
+                add_product(rows, vectors, chain, w + k, w_row, CHUNK ? met : s + k * lanes);
             add_chains(rows, vectors, total, chain);
         }
     }
@@ -198,6 +208,7 @@ INLINE int listed_block(const int rows, const int vectors, real *out, ptrdiff_t 
     vec total[FORWARD_A][2], chain[FORWARD_A][2], poison[2] = {v_set(0), v_set(0)};
     int64_t chains = chain_blocks(depth) * (depth < CHAINS ? depth : CHAINS), tested = 0;
     const int64_t share = (depth / (chains * LANES) + 1) * LANES;
+    const real *met = s;
     clear_chains(rows, vectors, total);
     for (; chains > 0; chains--) {
         for (int64_t end = tested + share; tested < end && tested < depth; tested += LANES) {
@@ -208,8 +219,8 @@ INLINE int listed_block(const int rows, const int vectors, real *out, ptrdiff_t 
             }
         }
         clear_chains(rows, vectors, chain);
-        for (int64_t count = *list++; count > 0; count--, list++)
-            add_product(rows, vectors, chain, w + *list, w_row, s + *list * lanes);
+        for (int64_t count = *list++; count > 0; count--, list++, met += vectors * LANES)
+            add_product(rows, vectors, chain, w + *list, w_row, CHUNK ? met : s + *list * lanes);
         add_chains(rows, vectors, total, chain);
     }
     if (v_poison(v_add(poison[0], poison[1])) != 0)
@@ -240,15 +251,22 @@ FORWARD(listed_two, 2, listed_block)
 FORWARD(listed_one, 1, listed_block)
 
 /* out (rows, lanes) += W s for a tile s (depth, lanes), lanes a multiple of LANES; `list` tells which rows of s are not
- * zero, or is NULL. */
+ * zero, or is NULL; `room` holds (depth, lanes). */
 INLINE void forward_tile(real *restrict out, ptrdiff_t lanes, const real *restrict w, ptrdiff_t w_row,
-                         const real *restrict s, int64_t rows, int64_t depth, const int64_t *restrict list) {
+                         const real *restrict s, int64_t rows, int64_t depth, const int64_t *restrict list,
+                         real *restrict room) {
     for (ptrdiff_t at = 0, width; at < lanes; at += width) {
+        const real *source = s + at;
         int64_t done = 0;
         width = lanes - at >= 2 * LANES ? 2 * LANES : LANES;
-        if (list)
-            done = (width > LANES ? listed_two : listed_one)(out + at, lanes, w, w_row, s + at, rows, depth, list);
-        (width > LANES ? forward_two : forward_one)(out + at + done * lanes, lanes, w + done * w_row, w_row, s + at,
+        if (list) {
+            source = CHUNK ? in_order(room, s + at, lanes, width, depth, list) : source;
+            done = (width > LANES ? listed_two : listed_one)(out + at, lanes, w, w_row, source, rows, depth, list);
+        }
+        if (done == rows)
+            continue;
+        source = CHUNK ? in_order(room, s + at, lanes, width, depth, 0) : source;
+        (width > LANES ? forward_two : forward_one)(out + at + done * lanes, lanes, w + done * w_row, w_row, source,
                                                     rows - done, depth, 0);
     }
 }

@@ -39,10 +39,7 @@ static inline int64_t packed_before(const eqk_layer *layers, int64_t index) {
 
 /* The states of a layer in a tile of so many lanes, for the largest of all layers. */
 static inline int64_t split_room(const eqk_layer *layers, int64_t count, int64_t lanes) {
-    int64_t most = 0;
-    for (int64_t l = 0; l < count; l++)
-        most = layers[l].size > most ? layers[l].size : most;
-    return round_up(most, BLOCK_DEPTH) * lanes;
+    return round_up(largest_layer(layers, count), BLOCK_DEPTH) * lanes;
 }
 
 #endif

@@ -16,7 +16,7 @@ static void weigh(const tile *t, real *out, int64_t layer, const real *s) {
     }
     if (n < WORTH_A_LIST || below < LANES || !are_few(list_chains(list, s, t->lanes, below), below))
         list = 0;
-    forward_tile(out, t->lanes, w, below, s, n, below, list);
+    forward_tile(out, t->lanes, w, below, s, n, below, list, room_in(t));
 }
 
 /* out (rows) = alpha W^T s (+ out if keep), W (depth, rows). */
@@ -29,7 +29,7 @@ INLINE void transposed(const tile *t, real *out, const real *w, const real *s, i
     }
     if (rows < WORTH_A_LIST || !are_few(list_chain(list, s, t->lanes, 0, depth, 1), depth))
         list = 0;
-    backward_tile(out, t->lanes, w, s, rows, depth, alpha, keep, list);
+    backward_tile(out, t->lanes, w, s, rows, depth, alpha, keep, list, room_in(t));
 }
 
 /* out = alpha W^T s, of the layer below; s of `layer` */

@@ -84,8 +84,9 @@ static inline int64_t trace_room(const shape *g, int64_t chains) {
            2 * post_size(g) + chains; /* the gradient at its end is read in whole vectors */
 }
 
-/* Products without zeros (zeros.h): samples whose zeros one word tells, units listed at once, vectors of sums. */
-enum { WORD = 64, GROUP = 256, SPAN = 6 };
+/* Products without zeros (zeros.h): samples whose zeros one word tells, units listed at once, lines of the cache that a
+ * chunk is wide. */
+enum { WORD = 64, GROUP = 256, LINES = 6 };
 
 static inline int64_t blocks_of(int64_t depth) { return (depth + WORD - 1) / WORD; }
 
@@ -99,18 +100,28 @@ static inline int is_small(int64_t n_pre, int64_t n_post) { return n_pre < WORD 
 /* Numbers of scratch that `listing_in` lays out. */
 static inline int64_t listing_room(int64_t n_pre, int64_t n_post, int64_t depth, int64_t chains) {
     int64_t group = group_of(n_pre > n_post ? n_pre : n_post, chains), blocks = blocks_of(depth);
-    int64_t sums = (blocks > 1 ? group : WORD) * SPAN * chains;
-    int64_t numbers = WORD * SPAN * chains + sums + blocks * group * held_of(depth, chains);
+    int64_t sums = (blocks > 1 ? group : WORD) * LINES * chains;
+    int64_t numbers = WORD * LINES * chains + sums + blocks * group * held_of(depth, chains);
     return is_small(n_pre, n_post) ? 0 : numbers + (blocks + 1) * group * chains / 8; /* and words of 8 bytes */
 }
 
-/* The list of a tile's rows that are not zero (list_chains), for the largest layer: their numbers, of 8 bytes, and a count
+/* The list of a tile's rows that are not zero (list_chains), for a layer of so many: their numbers, of 8 bytes, and a count
  * for each chain. */
-static inline int64_t list_room(const eqk_layer *layers, int64_t count, int64_t chains) {
+static inline int64_t list_room(int64_t rows, int64_t chains) {
+    return round_up((rows + rows / 32 + chains) * chains / 8, chains);
+}
+
+static inline int64_t largest_layer(const eqk_layer *layers, int64_t count) {
     int64_t most = 0;
     for (int64_t l = 0; l < count; l++)
         most = layers[l].size > most ? layers[l].size : most;
-    return round_up((most + most / 32 + chains) * chains / 8, chains);
+    return most;
+}
+
+/* What a product of a tile needs besides its factors: the list, and rows in another order (chunks.h). */
+static inline int64_t product_room(const eqk_layer *layers, int64_t count, int64_t lanes, int64_t chains) {
+    int64_t most = largest_layer(layers, count);
+    return list_room(most, chains) + (lanes > 1 ? most * lanes : 0);
 }
 
 /* The most that the update of any layer takes. */

@@ -15,7 +15,8 @@
  *     of each channel: the adaptation currents of those layers that adapt
  *     of each convolution: packed weights upwards and downwards; the winners of max pooling, one section a channel
  *     map          room for one map before it is pooled
- *     list         the rows of a layer that are not zero in all samples, see zeros.h; or,
+ *     list         the rows of a layer that are not zero in all samples, see zeros.h
+ *     room         a layer's rows in another order, see chunks.h; or, instead of these two,
  *     split        states that a product of split factors is made from, see packing.h
  *
  * A network with convolutions has tiles of CHAINS samples at most, since its states are large.
@@ -67,7 +68,7 @@ INLINE int64_t state_size(const eqk_layer *layers, int64_t count, int64_t lanes)
 }
 
 INLINE int64_t tile_size(const eqk_layer *layers, int64_t count, int64_t lanes) {
-    int64_t room = SPLIT ? split_room(layers, count, lanes) : list_room(layers, count, CHAINS);
+    int64_t room = SPLIT ? split_room(layers, count, lanes) : product_room(layers, count, lanes, CHAINS);
     return state_size(layers, count, lanes) + room;
 }
 
@@ -117,6 +118,10 @@ static conv_place conv_at(const tile *t, int64_t layer) {
 
 INLINE int64_t *list_in(const tile *t) {
     return (int64_t *)(t->memory + state_size(t->layers, t->last + 1, t->lanes));
+}
+
+INLINE real *room_in(const tile *t) {
+    return (real *)list_in(t) + list_room(largest_layer(t->layers, t->last + 1), CHAINS);
 }
 
 INLINE int is_conv(const tile *t, int64_t layer) { return t->layers[layer].kernel != 0; }

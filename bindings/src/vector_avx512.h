@@ -89,4 +89,6 @@ INLINE void v_transpose(vec *r) {
 
 /* 14 rows x 2 vectors fill the 32 registers, 10 rows are ten classes; a forward block holds totals besides. */
 enum { BLOCK_A = 14, BLOCK_B = 10, BLOCK_C = 4, FORWARD_A = 6, DOT_ROWS = 8 };
+enum { CHUNK = 0 }; /* see chunks.h */
+enum { SPAN = 6, PAIRS = 1, WAIT = 4 }; /* see zeros.h */
 enum { FILTERS_A = 16, FILTERS_B = 4, PIXELS = 6 };

@@ -7,7 +7,8 @@
  *     sum[i, j] = sum_k  a_k[i] b_k[j]          k: samples
  *
  * Vectors run along j, and the samples where a unit i is not zero are the bits of a word. A chunk of b that fits the
- * first cache is copied together, and meets a GROUP of units.
+ * first cache is copied together, and meets a GROUP of units. A span of up to SPAN vectors of sums is summed at once; where
+ * that leaves registers for two units (PAIRS), these may share what they load. A sum waits WAIT steps of a vector for itself.
  */
 
 /* One end of a matrix: samples k < batch are rows of `first` (batch, n), those after of `second`; the product is about
@@ -21,7 +22,7 @@ INLINE const real *sample_of(const side *s, int64_t k) {
     return k < s->batch ? s->first + k * s->n : s->second + (k - s->batch) * s->n;
 }
 
-/* How many of n numbers a sum has to go through: those that are not 0, or .8 of those in pairs that are not 0 both
+/* How many of n numbers a sum has to go through: those that are not 0, or .8 of those in PAIRS that are not 0 both
  * (`sum_units`); -1 if one is not finite. */
 static double count_left(const real *a, int64_t n) {
     int64_t single = 0, paired = 0;
@@ -33,7 +34,8 @@ static double count_left(const real *a, int64_t n) {
         paired += 2 * count_bits((bits | bits >> 1) & 0x5555);
         poison = v_fma(value, v_set(0), poison);
     }
-    return v_poison(poison) != 0 ? -1 : 0.8 * (double)paired < (double)single ? 0.8 * (double)paired : (double)single;
+    double left = PAIRS && 0.8 * (double)paired < (double)single ? 0.8 * (double)paired : (double)single;
+    return v_poison(poison) != 0 ? -1 : left;
 }
 
 /* The same of a side's samples 0..depth - 1. */
@@ -56,8 +58,8 @@ typedef struct {
 static listing listing_in(real *room, const side *units, const side *lanes, int across, int64_t depth) {
     const int64_t blocks = blocks_of(depth), held = held_of(depth, CHAINS), group = group_of(units->n, CHAINS);
     listing l = {*units, *lanes, across, depth, blocks, group, held, room, 0, 0, 0, 0};
-    l.sums = l.chunk + WORD * SPAN * CHAINS;
-    l.values = l.sums + (blocks > 1 ? group : WORD) * SPAN * CHAINS;
+    l.sums = l.chunk + WORD * LINES * CHAINS;
+    l.values = l.sums + (blocks > 1 ? group : WORD) * LINES * CHAINS;
     l.words = (uint64_t *)(l.values + blocks * group * held);
     l.seen = l.words + blocks * group;
     return l;
@@ -137,6 +139,8 @@ INLINE void sum_span(const int rows, const int vectors, real *sums, const real *
 }
 
 /* The same of any number of vectors, in spans that differ by a vector at most. */
+#define SPAN_OF(rows, n) \
+    case n: sum_span(rows, n <= SPAN ? n : 1, sums, values, held, word, chunk, pitch, keep, gain); break;
 #define SUM(name, rows) \
     NOINLINE void name(real *restrict sums, const real *restrict values, ptrdiff_t held, uint64_t word, \
                        const real *restrict chunk, int64_t vectors, int keep, real gain) { \
@@ -144,12 +148,9 @@ INLINE void sum_span(const int rows, const int vectors, real *sums, const real *
         for (int64_t spans = (vectors + SPAN - 1) / SPAN; spans > 0; spans--) { \
             const int64_t span = vectors / spans; \
             switch (span) { \
-            case 6: sum_span(rows, 6, sums, values, held, word, chunk, pitch, keep, gain); break; \
-            case 5: sum_span(rows, 5, sums, values, held, word, chunk, pitch, keep, gain); break; \
-            case 4: sum_span(rows, 4, sums, values, held, word, chunk, pitch, keep, gain); break; \
-            case 3: sum_span(rows, 3, sums, values, held, word, chunk, pitch, keep, gain); break; \
-            case 2: sum_span(rows, 2, sums, values, held, word, chunk, pitch, keep, gain); break; \
-            default: sum_span(rows, 1, sums, values, held, word, chunk, pitch, keep, gain); \
+                SPAN_OF(rows, 12) SPAN_OF(rows, 11) SPAN_OF(rows, 10) SPAN_OF(rows, 9) \
+                SPAN_OF(rows, 8) SPAN_OF(rows, 7) SPAN_OF(rows, 6) SPAN_OF(rows, 5) \
+                SPAN_OF(rows, 4) SPAN_OF(rows, 3) SPAN_OF(rows, 2) SPAN_OF(rows, 1) \
             } \
             sums += span * LANES, chunk += span * LANES, vectors -= span; \
         } \
@@ -164,7 +165,7 @@ INLINE int64_t sum_units(const listing *l, int64_t block, int64_t j, int64_t uni
     const real *values = l->values + (block * l->group + j) * l->held;
     const uint64_t *words = l->words + block * l->group + j, word = words[0] & live;
     const int keep = block > 0;
-    if (units > 1) {
+    if (PAIRS && units > 1) {
         uint64_t next = words[1] & live;
         if (5 * count_bits(word | next) <= 3 * (count_bits(word) + count_bits(next))) {
             sum_pair(sums, values, l->held, word | next, l->chunk, vectors, keep, gain);
@@ -179,7 +180,7 @@ INLINE int64_t sum_units(const listing *l, int64_t block, int64_t j, int64_t uni
  * vector of sums. */
 static double cost_without_zeros(int64_t units, int64_t lanes, int64_t depth, double left) {
     const int64_t vectors = (lanes + LANES - 1) / LANES, spans = (vectors + SPAN - 1) / SPAN;
-    const int64_t entry = (vectors > 4 * spans ? vectors : 4 * spans) + 2 * spans; /* a sum has to wait for itself */
+    const int64_t entry = (vectors > WAIT * spans ? vectors : WAIT * spans) + 2 * spans;
     const double listing = (double)units * (depth + 10 * spans), packing = (units / GROUP + 1) * 5.0 * depth * vectors;
     return left * (double)entry + listing + packing;
 }
