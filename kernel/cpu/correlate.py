@@ -16,11 +16,11 @@ from __future__ import annotations
 import numpy as np
 
 from .compile import inline, kernel, never_inline
-from .microkernel import VECTOR_BYTES, patch
+from .microkernel import PATCHES, VECTOR_BYTES, patch
 from .tiles import ONE, ZERO
 
-_HEIGHT = 16
-_patch16, _patch4, _patch1 = (patch(rows) for rows in (_HEIGHT, 4, 1))
+_patch_a, _patch_b, _patch1 = (patch(rows) for rows in PATCHES)
+_HEIGHT, _LOW, _ = PATCHES
 # The places of a ConvGeometry.
 (
     PRE_H, PRE_W, PRE_C, MAP_H, MAP_W, POST_H, POST_W, POST_C, KERNEL, STRIDE, PADDING, POOL, WINDOW,
@@ -30,16 +30,16 @@ _patch16, _patch4, _patch1 = (patch(rows) for rows in (_HEIGHT, 4, 1))
 @kernel
 def block_of(left):
     """Rows of the register block that is used when `left` are left."""
-    return 16 if left >= 16 else 4 if left >= 4 else 1
+    return _HEIGHT if left >= _HEIGHT else _LOW if left >= _LOW else 1
 
 
 @inline
 def sum_taps(count, c, c_at, c_row, keep, a, start, a_at, a_outer, a_inner, b, b_at, b_outer, b_inner, outer, inner):
     """`patch` of `count` rows, one of the heights that `block_of` gives."""
-    if count == 16:
-        _patch16(c, c_at, c_row, keep, a, start, a_at, a_outer, a_inner, b, b_at, b_outer, b_inner, outer, inner)
-    elif count == 4:
-        _patch4(c, c_at, c_row, keep, a, start, a_at, a_outer, a_inner, b, b_at, b_outer, b_inner, outer, inner)
+    if count == _HEIGHT:
+        _patch_a(c, c_at, c_row, keep, a, start, a_at, a_outer, a_inner, b, b_at, b_outer, b_inner, outer, inner)
+    elif count == _LOW:
+        _patch_b(c, c_at, c_row, keep, a, start, a_at, a_outer, a_inner, b, b_at, b_outer, b_inner, outer, inner)
     else:
         _patch1(c, c_at, c_row, keep, a, start, a_at, a_outer, a_inner, b, b_at, b_outer, b_inner, outer, inner)
 

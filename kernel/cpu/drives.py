@@ -9,7 +9,7 @@ from .conv import down_through, up_through
 from .correlate import pack_down, pack_up
 from .gather import get_place
 from .gemm import forward_panel, forward_times_vector, panel, times_vector
-from .microkernel import DOTS, SUMS, VECTOR_BYTES
+from .microkernel import DEPTH, DOTS, SUMS, VECTOR_BYTES
 from .tiles import (
     BIAS,
     BIASES,
@@ -109,14 +109,21 @@ def times(tile, lanes, out, theta, at, source, rows, depth, gain, keep):
 
 @kernel
 def times_transpose(tile, lanes, out, theta, at, source, rows, depth, gain, keep):
-    """out = gain * W^T source (+ out if keep), W (depth, rows) = theta[at:]."""
+    """out = gain * W^T source (+ out if keep), W (depth, rows) = theta[at:], DEPTH rows of it after DEPTH rows."""
     if lanes == 1:
-        times_vector(tile, out, theta, at, rows, tile, source, rows, depth, gain, keep)
+        for first in range(0, depth, DEPTH):
+            count, add = min(DEPTH, depth - first), keep if first == 0 else ONE
+            times_vector(tile, out, theta, at + first * rows, rows, tile, source + first, rows, count, gain, add)
     else:
         vectors = lanes // (VECTOR_BYTES // tile.itemsize)
-        lists = lists_of(tile, lanes, ONE, source, rows, depth)
-        terms, places = (get_place(tile, lists), lists + 1) if lists else (depth, lists)
-        panel(tile, out, lanes, theta, at, ONE, rows, tile, source, lanes, rows, terms, places, gain, keep, vectors)
+        for first in range(0, depth, DEPTH):
+            count, begin, add = min(DEPTH, depth - first), source + first * lanes, keep if first == 0 else ONE
+            lists = lists_of(tile, lanes, ONE, begin, rows, count)
+            terms, places = (get_place(tile, lists), lists + 1) if lists else (count, lists)
+            panel(
+                tile, out, lanes, theta, at + first * rows, ONE, rows, tile, begin, lanes, rows, terms, places,
+                gain, add, vectors,
+            )  # fmt: skip
 
 
 @kernel

@@ -5,14 +5,14 @@ from __future__ import annotations
 from .arithmetic import fma
 from .compile import kernel, never_inline
 from .gather import get_place
-from .microkernel import DOTS, HEIGHTS, SUMS, VECTOR_BYTES, WIDTH, block, dots, transpose_square
+from .microkernel import DOTS, HEIGHTS, SUMS, VECTOR_BYTES, block, dots, transpose_square
 from .tiles import ONE, ZERO
 
 # Numba sees plain names only.
-_wide_tall, _wide_high, _wide_low, _wide_row = (block(rows, 2) for rows in HEIGHTS)
-_tall, _high, _low, _row = (block(rows, 1) for rows in HEIGHTS)
+_wide_a, _wide_b, _wide_c, _wide1 = (block(rows, 2) for rows in HEIGHTS)
+_narrow_a, _narrow_b, _narrow_c, _narrow1 = (block(rows, 1) for rows in HEIGHTS)
 _row8 = block(1, 8)
-_TALL, _HIGH, _LOW, _ = HEIGHTS
+_A, _B, _C, _ = HEIGHTS
 
 
 @kernel
@@ -23,30 +23,28 @@ def panel(c, c_at, c_row, a, a_at, a_row, a_step, b, b_at, b_row, rows, depth, p
     neighbours along k in A; `places` is that of `block`. C must not overlap A or B.
     """
     never_inline()
-    vector = VECTOR_BYTES // c.itemsize
     i = 0
     while i < rows:
-        left, ai = rows - i, a_at + i * a_row
-        for first in range(0, vectors * vector, WIDTH * vector):
-            ci, bi = c_at + i * c_row + first, b_at + first
-            if WIDTH == 2 and vectors == 2:
-                if left >= _TALL:
-                    _wide_tall(c, ci, c_row, a, ai, a_row, a_step, b, bi, b_row, depth, places, alpha, keep)
-                elif left >= _HIGH:
-                    _wide_high(c, ci, c_row, a, ai, a_row, a_step, b, bi, b_row, depth, places, alpha, keep)
-                elif left >= _LOW:
-                    _wide_low(c, ci, c_row, a, ai, a_row, a_step, b, bi, b_row, depth, places, alpha, keep)
-                else:
-                    _wide_row(c, ci, c_row, a, ai, a_row, a_step, b, bi, b_row, depth, places, alpha, keep)
-            elif left >= _TALL:
-                _tall(c, ci, c_row, a, ai, a_row, a_step, b, bi, b_row, depth, places, alpha, keep)
-            elif left >= _HIGH:
-                _high(c, ci, c_row, a, ai, a_row, a_step, b, bi, b_row, depth, places, alpha, keep)
-            elif left >= _LOW:
-                _low(c, ci, c_row, a, ai, a_row, a_step, b, bi, b_row, depth, places, alpha, keep)
+        left, ci, ai = rows - i, c_at + i * c_row, a_at + i * a_row
+        if vectors == 2:
+            if left >= _A:
+                _wide_a(c, ci, c_row, a, ai, a_row, a_step, b, b_at, b_row, depth, places, alpha, keep)
+            elif left >= _B:
+                _wide_b(c, ci, c_row, a, ai, a_row, a_step, b, b_at, b_row, depth, places, alpha, keep)
+            elif left >= _C:
+                _wide_c(c, ci, c_row, a, ai, a_row, a_step, b, b_at, b_row, depth, places, alpha, keep)
             else:
-                _row(c, ci, c_row, a, ai, a_row, a_step, b, bi, b_row, depth, places, alpha, keep)
-        i += _TALL if left >= _TALL else _HIGH if left >= _HIGH else _LOW if left >= _LOW else 1
+                _wide1(c, ci, c_row, a, ai, a_row, a_step, b, b_at, b_row, depth, places, alpha, keep)
+        else:
+            if left >= _A:
+                _narrow_a(c, ci, c_row, a, ai, a_row, a_step, b, b_at, b_row, depth, places, alpha, keep)
+            elif left >= _B:
+                _narrow_b(c, ci, c_row, a, ai, a_row, a_step, b, b_at, b_row, depth, places, alpha, keep)
+            elif left >= _C:
+                _narrow_c(c, ci, c_row, a, ai, a_row, a_step, b, b_at, b_row, depth, places, alpha, keep)
+            else:
+                _narrow1(c, ci, c_row, a, ai, a_row, a_step, b, b_at, b_row, depth, places, alpha, keep)
+        i += _A if left >= _A else _B if left >= _B else _C if left >= _C else 1
 
 
 @kernel
@@ -77,8 +75,8 @@ def forward_panel(c, c_at, c_row, a, a_at, a_row, b, b_at, b_row, rows, depth, l
     """
     never_inline()
     length = depth // SUMS + 2
-    for i in range(0, rows, _TALL):
-        count = min(_TALL, rows - i)
+    for i in range(0, rows, _A):
+        count = min(_A, rows - i)
         for r in range(SUMS):
             places = lists + r * length + 1 if lists else lists
             terms = get_place(b, places - 1) if lists else (depth - r + SUMS - 1) // SUMS
@@ -125,10 +123,10 @@ def times_vector(c, c_at, a, a_at, a_step, x, x_at, rows, depth, alpha, keep):
             _row8(c, c_at + i, ZERO, x, x_at, ZERO, ONE, a, a_at + i, a_step, depth, ZERO, alpha, keep)
             i += 8 * vector
         elif i + 2 * vector <= rows:
-            _wide_row(c, c_at + i, ZERO, x, x_at, ZERO, ONE, a, a_at + i, a_step, depth, ZERO, alpha, keep)
+            _wide1(c, c_at + i, ZERO, x, x_at, ZERO, ONE, a, a_at + i, a_step, depth, ZERO, alpha, keep)
             i += 2 * vector
         else:
-            _row(c, c_at + i, ZERO, x, x_at, ZERO, ONE, a, a_at + i, a_step, depth, ZERO, alpha, keep)
+            _narrow1(c, c_at + i, ZERO, x, x_at, ZERO, ONE, a, a_at + i, a_step, depth, ZERO, alpha, keep)
             i += vector
     for q in range(i, rows):
         total = c.dtype.type(0)

@@ -22,9 +22,13 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 VECTOR_BYTES = 64
-# Heights of the register blocks, and vectors in their rows. With AVX-512 a vector is a register: 14 rows x 2 fill the
-# 32, and 10 rows fit ten classes. Else it is two registers or more: 6 rows x 1 are 12 sums in AVX2's 16.
-HEIGHTS, WIDTH = ((14, 10, 4, 1), 2) if llvm.get_host_cpu_features().get("avx512f") else ((6, 4, 2, 1), 1)
+# With AVX-512 a vector is one of 32 registers. Else it is taken for two of 16, those of AVX2.
+WIDE = bool(llvm.get_host_cpu_features().get("avx512f"))
+# Rows of the blocks of a product: 14 x 2 vectors fill 32 registers, and 10 rows fit ten classes; 6 x 1 fill 16.
+HEIGHTS = (14, 10, 4, 1) if WIDE else (6, 4, 2, 1)
+PATCHES = (16, 4, 1) if WIDE else (4, 2, 1)  # those of a correlation
+# So many rows of W at a time for W^T s: a column of 512 rows of 2 KB meets in too few sets of a cache of 512 KB.
+DEPTH = 1 << 62 if WIDE else 64
 SUMS = 4  # interleaved sums that make a row's product with a vector
 DOTS = 10  # rows of `dots`
 
@@ -151,45 +155,72 @@ def block(rows: int, vectors: int) -> Any:
             a_rows = [e.row(a, a_row, i) for i in range(rows)]
             zero, one = e.number(0), e.number(1)
 
-            def places_of(index: Any) -> list[Any]:
+            def places_of(index: Any, *_: Any) -> list[Any]:
                 # Without a list this reads what is at the start of b, and forgets it.
                 k = e.whole(builder.gep(places, [builder.select(listed, index, zero)]))
                 k = builder.select(listed, k, index)
                 return [builder.mul(k, a_step), builder.mul(k, b_row)]
 
-            first = places_of(zero)
-            before = builder.block
-            loop, after = builder.append_basic_block("depth"), builder.append_basic_block("after")
-            builder.cbranch(builder.icmp_signed(">", depth, zero), loop, after)
+            def next_places(_: Any, a_k: Any, b_k: Any) -> list[Any]:
+                return [builder.add(a_k, a_step), builder.add(b_k, b_row)]
 
-            builder.position_at_end(loop)
-            index, a_k, b_k = (builder.phi(zero.type) for _ in range(3))
-            sums = [builder.phi(e.vector) for _ in range(rows * vectors)]
-            columns = [e.load(builder.gep(b, [b_k]), v) for v in range(vectors)]
-            new = []
-            for i in range(rows):
-                weight = e.broadcast(builder.load(builder.gep(a_rows[i], [a_k])))
-                if WIDTH == 1:  # 32 registers have room for weights read ahead
-                    e.fence()
-                new += [e.fma(weight, columns[v], sums[i * vectors + v]) for v in range(vectors)]
-            following = builder.add(index, one)
-            # The next addresses now: computed where they are used, they make LLVM spill sums.
-            for phi, start, value in zip(
-                [index, a_k, b_k], [zero, *first], [following, *places_of(following)], strict=True
-            ):
-                phi.add_incoming(start, before)
-                phi.add_incoming(value, loop)
-            for total, value in zip(sums, new, strict=True):
-                total.add_incoming(e.zero, before)
-                total.add_incoming(value, loop)
-            builder.cbranch(builder.icmp_signed("<", following, depth), loop, after)
+            def sum_in(loop: Any, after: Any, first: list[Any], next_of: Any, b: Any, width: int) -> list[Any]:
+                """The sums over k at the end of `loop`, whose places in A and B begin at `first`."""
+                before = builder.block
+                builder.position_at_end(loop)
+                index, a_k, b_k = (builder.phi(zero.type) for _ in range(3))
+                sums = [builder.phi(e.vector) for _ in range(rows * width)]
+                columns = [e.load(builder.gep(b, [b_k]), v) for v in range(width)]
+                new = []
+                for i in range(rows):
+                    weight = e.broadcast(builder.load(builder.gep(a_rows[i], [a_k])))
+                    if not WIDE:
+                        e.fence()
+                    new += [e.fma(weight, columns[v], sums[i * width + v]) for v in range(width)]
+                following = builder.add(index, one)
+                # The next addresses now: computed where they are used, they make LLVM spill sums.
+                nexts = next_of(following, a_k, b_k)
+                for phi, start, value in zip([index, a_k, b_k], [zero, *first], [following, *nexts], strict=True):
+                    phi.add_incoming(start, before)
+                    phi.add_incoming(value, loop)
+                for total, value in zip(sums, new, strict=True):
+                    total.add_incoming(e.zero, before)
+                    total.add_incoming(value, loop)
+                builder.cbranch(builder.icmp_signed("<", following, depth), loop, after)
+                builder.position_at_end(before)
+                return new
 
-            builder.position_at_end(after)
-            totals = [builder.phi(e.vector) for _ in new]
-            for total, value in zip(totals, new, strict=True):
-                total.add_incoming(e.zero, before)
-                total.add_incoming(value, loop)
-            e.finish(totals, c, c_row, vectors, alpha, keep)
+            def put(c: Any, b: Any, width: int) -> None:
+                """C[i, :] of so many vectors, all of whose sums are in registers."""
+                some, before = builder.icmp_signed(">", depth, zero), builder.block
+                ways = {before: [e.zero] * (rows * width)}
+                if WIDE:
+                    first = places_of(zero)
+                    loop, after = builder.append_basic_block("depth"), builder.append_basic_block("after")
+                    ways[loop] = sum_in(loop, after, first, places_of, b, width)
+                    builder.cbranch(some, loop, after)
+                else:  # Without a list a loop of its own: the choice takes time from fewer products.
+                    begin, loop, plain, after = map(builder.append_basic_block, ("begin", "depth", "plain", "after"))
+                    builder.cbranch(some, begin, after)
+                    builder.position_at_end(begin)
+                    first = places_of(zero)
+                    ways[loop] = sum_in(loop, after, first, places_of, b, width)
+                    ways[plain] = sum_in(plain, after, [zero, zero], next_places, b, width)
+                    builder.cbranch(listed, loop, plain)
+                builder.position_at_end(after)
+                totals = [builder.phi(e.vector) for _ in range(rows * width)]
+                for where, values in ways.items():
+                    for total, value in zip(totals, values, strict=True):
+                        total.add_incoming(value, where)
+                e.finish(totals, c, c_row, width, alpha, keep)
+
+            width = vectors if WIDE else min(vectors, max(1, 4 // rows))  # 8 registers and more hide the latency
+            if width == vectors:
+                put(c, b, width)
+            else:
+                with cgutils.for_range(builder, e.number(vectors // width)) as part:
+                    at = builder.mul(part.index, e.number(width * e.lanes))
+                    put(builder.gep(c, [at]), builder.gep(b, [at]), width)
             return context.get_dummy_value()
 
         return signature, emit

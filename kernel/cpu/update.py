@@ -15,12 +15,13 @@ from .arithmetic import real
 from .compile import kernel, never_inline
 from .correlate import POST_C, filter_size
 from .gemm import multiply
+from .microkernel import HEIGHTS
 from .tiles import BIAS, BIASES, LATERAL, ONE, ROW, SHAPE, SIZE, WEIGHT, ZERO, is_conv
 from .trace import begin_trace, end_trace, sum_batch, trace_room
 from .zeros import BLOCK, BY_POST, BY_PRE, DENSE, by_post, by_pre, hebbian_room, list_pre, way_of
 
 GRADIENT, SGD, MOMENTUM, ADAM = range(4)
-_ROWS = 56  # what is read of the presynaptic states serves four blocks of the product in turn
+_ROWS = 56 // HEIGHTS[0] * HEIGHTS[0]  # what is read of the presynaptic states serves several blocks in turn
 
 
 @kernel

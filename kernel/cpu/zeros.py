@@ -18,7 +18,7 @@ from .arithmetic import maximum
 from .compile import kernel, never_inline
 from .gather import gather, get_word, nonzeros, ones, put_place, put_word, spoilt
 from .gemm import multiply, transpose
-from .microkernel import VECTOR_BYTES, transpose_square
+from .microkernel import VECTOR_BYTES, WIDE, transpose_square
 from .tiles import ONE, ZERO
 
 # Typed integers, as in `tiles`.
@@ -199,13 +199,13 @@ def by_pre(room, post, post_at, n_post, pre, pre_at, n_pre, rows, batch, alpha):
             i, c = 0, square + (p - j) * BLOCK
             while i < whole_rows:
                 left = (whole_rows - i) // vector
-                if left >= 4:
+                if WIDE and left >= 4:  # sums for 16 registers of 256 bits
                     _pair4(room, c + i, BLOCK, -ONE, values, SAMPLES, word, packed + i, BLOCK, alpha, ZERO)
                 elif left >= 2:
                     _pair2(room, c + i, BLOCK, -ONE, values, SAMPLES, word, packed + i, BLOCK, alpha, ZERO)
                 else:
                     _pair1(room, c + i, BLOCK, -ONE, values, SAMPLES, word, packed + i, BLOCK, alpha, ZERO)
-                i += (4 if left >= 4 else 2 if left >= 2 else 1) * vector
+                i += (4 if WIDE and left >= 4 else 2 if left >= 2 else 1) * vector
         for i in range(0, whole_rows, vector):
             transpose_square(room, i * n_pre + j, n_pre, room, square + i, BLOCK)
     multiply(
