@@ -51,9 +51,10 @@ check-rtl: ## integer network: SystemVerilog equals C99 in Verilator, bits and c
 check-sanitize: .venv/installed-test ## C library: AddressSanitizer and UBSan find nothing in the examples and the C tests
 	$(BIN)/python -m pytest -q tests/test_c_examples.py tests/test_fuzz.py tests/test_integer_vectors.py
 
+PLANTED = tests/test_c_mutations.py tests/test_mutations.py
 check-planted: .venv/installed-test ## the bugs planted in compiled code that `make test` leaves out are caught too
 	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --max-worker-restart 0 -m exhaustive \
-		tests/test_c_mutations.py tests/test_mutations.py
+		$(PLANTED)
 
 check-valgrind: .venv/installed-test ## C library and integer network: valgrind finds nothing (installs it on Debian)
 	command -v valgrind > /dev/null || $(APT) valgrind
