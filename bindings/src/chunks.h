@@ -62,16 +62,16 @@ INLINE void carry_block(const int rows, const int vectors, real *sums, ptrdiff_t
             v_store(sums + i * lanes + v * LANES, sum[i][v]);
 }
 
-#define CARRY(name, vectors, some) \
+#define CARRY(name, vectors, terms) \
     NOINLINE void name(real *restrict sums, ptrdiff_t lanes, const real *restrict w, int64_t columns, \
                        const real *restrict s, int64_t depth, const int64_t *restrict list, int fresh) { \
         int64_t i = 0; \
         for (; columns - i >= BLOCK_A; i += BLOCK_A) \
-            carry_block(BLOCK_A, vectors, sums + i * lanes, lanes, w + i, columns, s, depth, some, fresh); \
+            carry_block(BLOCK_A, vectors, sums + i * lanes, lanes, w + i, columns, s, depth, terms, fresh); \
         for (; columns - i >= BLOCK_C; i += BLOCK_C) \
-            carry_block(BLOCK_C, vectors, sums + i * lanes, lanes, w + i, columns, s, depth, some, fresh); \
+            carry_block(BLOCK_C, vectors, sums + i * lanes, lanes, w + i, columns, s, depth, terms, fresh); \
         for (; i < columns; i++) \
-            carry_block(1, vectors, sums + i * lanes, lanes, w + i, columns, s, depth, some, fresh); \
+            carry_block(1, vectors, sums + i * lanes, lanes, w + i, columns, s, depth, terms, fresh); \
         (void)list; \
     }
 CARRY(carry_two, 2, 0)

@@ -7,8 +7,9 @@
  *     sum[i, j] = sum_k  a_k[i] b_k[j]          k: samples
  *
  * Vectors run along j, and the samples where a unit i is not zero are the bits of a word. A chunk of b that fits the
- * first cache is copied together, and meets a GROUP of units. A span of up to SPAN vectors of sums is summed at once; where
- * that leaves registers for two units (PAIRS), these may share what they load. A sum waits WAIT steps of a vector for itself.
+ * first cache is copied together, and meets a GROUP of units. A span of up to SPAN vectors of sums is summed at once;
+ * where that leaves registers for two units (PAIRS), these may share what they load. A sum waits WAIT steps of a vector
+ * for itself.
  */
 
 /* One end of a matrix: samples k < batch are rows of `first` (batch, n), those after of `second`; the product is about
@@ -140,7 +141,10 @@ INLINE void sum_span(const int rows, const int vectors, real *sums, const real *
 
 /* The same of any number of vectors, in spans that differ by a vector at most. */
 #define SPAN_OF(rows, n) \
-    case n: sum_span(rows, n <= SPAN ? n : 1, sums, values, held, word, chunk, pitch, keep, gain); break;
+    case n: \
+        if (n <= SPAN) \
+            sum_span(rows, n <= SPAN ? n : 1, sums, values, held, word, chunk, pitch, keep, gain); \
+        break;
 #define SUM(name, rows) \
     NOINLINE void name(real *restrict sums, const real *restrict values, ptrdiff_t held, uint64_t word, \
                        const real *restrict chunk, int64_t vectors, int keep, real gain) { \
