@@ -1,19 +1,15 @@
 """The C library itself: its variants are the same to the bit, it refuses what it must, and it needs nobody."""
 
-import os
 import re
 import shutil
 import subprocess
 import sys
-import sysconfig
-import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import test_backends
 import test_verbs
-from test_packaging import archives  # noqa: F401  (a fixture)
 
 import eqkernel as eq
 from eqkernel.backends import unavailable
@@ -296,39 +292,6 @@ def test_an_extension_exports_nothing_but_what_the_header_declares():
     declared |= {f"eqk_{verb}_{bits}" for verb in re.findall(r"EQK\((\w+)\)\(", header) for bits in ("f32", "f64")}
     assert {name for name in names if name.startswith("eqk_")} == declared
     assert {name for name in names if not name.startswith("eqk_")} <= {"PyInit__eqkernel", "_init", "_fini"}
-
-
-# -- installing ----------------------------------------------------------------------------------------------------
-
-
-def test_an_install_without_a_compiler_succeeds_and_lacks_only_this_backend(archives, tmp_path):  # noqa: F811
-    sdist = archives[1]
-    shutil.unpack_archive(sdist, tmp_path, filter="data")
-    (source,) = tmp_path.iterdir()
-    build = "import setuptools.build_meta as b; b.build_wheel('dist')"
-    (source / "dist").mkdir()
-    done = subprocess.run(
-        [sys.executable, "-c", build],
-        cwd=source,
-        env={**os.environ, "CC": "/nowhere/cc"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    with zipfile.ZipFile(*source.glob("dist/*.whl")) as wheel:
-        wheel.extractall(tmp_path / "site")
-    assert not list((tmp_path / "site").rglob("*.so"))
-    code = (
-        "import eqkernel; from eqkernel.backends import BACKENDS, unavailable;"
-        "print(eqkernel.__file__); print(eqkernel.Network.dense(2, 3, 2).backend);"
-        "print(*[n for n in BACKENDS if unavailable(n)]); print(unavailable('c'))"
-    )
-    # -S: without it the editable install would lend its extension.
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path / "site"), sysconfig.get_path("purelib")])}
-    result = subprocess.run([sys.executable, "-S", "-P", "-c", code], env=environment, capture_output=True, text=True)
-    place, chosen, missing, why = result.stdout.splitlines()
-    assert place.startswith(str(tmp_path)) and chosen == "cpu" and set(missing.split()) - {"cuda"} == {"c"}
-    assert "was not built" in why and "install a C compiler and reinstall eqkernel" in why
 
 
 @pytest.mark.parametrize(

@@ -16,11 +16,23 @@ STRICT = ["-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "-ffp-contract
 pytestmark = pytest.mark.skipif(CC is None, reason="needs a C compiler")
 
 
-def test_the_example_compiles_strictly_and_learns(tmp_path):
+def run(*command, **options):
+    """A command that must neither fail nor warn."""
+    done = subprocess.run(command, capture_output=True, text=True, **options)
+    assert done.returncode == 0 and not done.stderr, done.stderr
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory):
+    """The objects of the library, compiled strictly."""
+    folder = tmp_path_factory.mktemp("library")
+    run(CC, *STRICT, "-O1", "-c", *(ROOT / "src").glob("*.c"), cwd=folder)
+    return sorted(folder.glob("*.o"))
+
+
+def test_the_example_compiles_strictly_and_learns(library, tmp_path):
     program = tmp_path / "train"
-    sources = [ROOT / "examples/train.c", *sorted((ROOT / "src").glob("*.c"))]
-    built = subprocess.run([CC, *STRICT, "-O1", *sources, "-lm", "-o", program], capture_output=True, text=True)
-    assert built.returncode == 0, built.stderr
+    run(CC, *STRICT, "-O1", ROOT / "examples/train.c", *library, "-lm", "-o", program)
     done = subprocess.run([program], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "4 of 4 right" in done.stdout and not done.stderr
@@ -89,7 +101,7 @@ int main(void) {
 """
 
 
-def test_an_exported_network_settles_in_c_as_it_does_here(tmp_path):
+def test_an_exported_network_settles_in_c_as_it_does_here(library, tmp_path):
     like = eq.Network.recurrent(7, 9, 5, 3)
     layers = [eq.Layer(7), eq.Layer(9, adaptation=0.3, tau=1.5), *like.layers[2:]]
     net = eq.Network(layers, like.connections, like.cost, "converged", seed=3)
@@ -97,10 +109,9 @@ def test_an_exported_network_settles_in_c_as_it_does_here(tmp_path):
     net.export_c(tmp_path / "net.h")
     literals = ", ".join(f"{v:.9g}f" if "." in f"{v:.9g}" else f"{v:.9g}.0f" for v in x.ravel())
     (tmp_path / "settle.c").write_text(SETTLE % (literals, 4 * 17, 4, 4 * 17))
-    command = [CC, *STRICT, "-O1", f"-I{tmp_path}", tmp_path / "settle.c", *sorted((ROOT / "src").glob("*.c"))]
-    built = subprocess.run([*command, "-lm", "-o", tmp_path / "settle"], capture_output=True, text=True)
-    assert built.returncode == 0, built.stderr
-    done = subprocess.run([tmp_path / "settle"], capture_output=True, text=True, check=True)
+    program = tmp_path / "settle"
+    run(CC, *STRICT, "-O1", f"-I{tmp_path}", tmp_path / "settle.c", *library, "-lm", "-o", program)
+    done = subprocess.run([program], capture_output=True, text=True, check=True)
     found = np.array(done.stdout.split(), float)
     expected = np.concatenate([s.ravel() for s in eq.free_phase(net, x).state[1:]])
     np.testing.assert_allclose(found, expected, atol=1e-6)

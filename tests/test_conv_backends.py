@@ -213,9 +213,7 @@ def moving_winners(backend, dtype="float64", form="mean-difference"):
     """A pooled network whose free phase stops so early that winners still change in the nudged phase."""
     layers = [eq.Layer((7, 9, 2)), eq.Layer((4, 5, 17), "tanh"), eq.Layer((2, 2, 5), "tanh"), eq.Layer(3)]
     wires = [eq.Conv(0, 1, 3, 2, 1), eq.Conv(1, 2, 3, 1, 1, "max", 2), eq.Dense(2, 3), *map(eq.Bias, (1, 2, 3))]
-    schedule = eq.Schedule(
-        gamma=1.0, free_steps=1, nudged_steps=5, order="synchronous", form=form, tolerance=None
-    )
+    schedule = eq.Schedule(gamma=1.0, free_steps=1, nudged_steps=5, order="synchronous", form=form, tolerance=None)
     net = eq.Network(layers, wires, "squared-error", schedule, dtype, backend)
     contract(net)
     net.parameters[0][...] *= 0.01  # the first map hangs on what comes back to it, after the free phase has stopped

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import tomllib
 import zipfile
@@ -91,6 +92,36 @@ def test_the_wheel_imports_without_a_warning_and_without_the_sources(archives, t
     )
     assert result.returncode == 0, result.stderr
     assert Path(result.stdout.strip()).is_relative_to(tmp_path)
+
+
+def test_an_install_without_a_compiler_succeeds_and_lacks_only_this_backend(archives, tmp_path):
+    sdist = archives[1]
+    shutil.unpack_archive(sdist, tmp_path, filter="data")
+    (source,) = tmp_path.iterdir()
+    build = "import setuptools.build_meta as b; b.build_wheel('dist')"
+    (source / "dist").mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", build],
+        cwd=source,
+        env={**os.environ, "CC": "/nowhere/cc"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    with zipfile.ZipFile(*source.glob("dist/*.whl")) as wheel:
+        wheel.extractall(tmp_path / "site")
+    assert not list((tmp_path / "site").rglob("*.so"))
+    code = (
+        "import eqkernel; from eqkernel.backends import BACKENDS, unavailable;"
+        "print(eqkernel.__file__); print(eqkernel.Network.dense(2, 3, 2).backend);"
+        "print(*[n for n in BACKENDS if unavailable(n)]); print(unavailable('c'))"
+    )
+    # -S: without it the editable install would lend its extension.
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path / "site"), sysconfig.get_path("purelib")])}
+    result = subprocess.run([sys.executable, "-S", "-P", "-c", code], env=environment, capture_output=True, text=True)
+    place, chosen, missing, why = result.stdout.splitlines()
+    assert place.startswith(str(tmp_path)) and chosen == "cpu" and set(missing.split()) - {"cuda"} == {"c"}
+    assert "was not built" in why and "install a C compiler and reinstall eqkernel" in why
 
 
 def test_there_is_one_version():
