@@ -44,7 +44,7 @@ class Workspace(layered.Workspace):
         rows = int(layers["size"][1:].sum())
         self.memory = np.zeros(self.run.workspace(job), np.uint8)
         self.state, self.mean, self.difference = (np.zeros(batch * rows, self.dtype) for _ in range(3))
-        self.report = np.zeros((2 * self.run.tiles(batch), 3))
+        self.report = np.zeros((2 * self.run.tiles(job), 3))
         job.work, job.work_size = ffi.from_buffer(self.memory), self.memory.size
         self._point()
 
@@ -116,7 +116,7 @@ class Layered(layered.Layered):
     workspace: Workspace | None
 
     def __init__(self, network: Network, layers: NDArray) -> None:
-        self.network, self.layers, self.tiles = network, layers, functions(network.dtype).tiles
+        self.network, self.layers = network, layers
         self.reports_nan = not network.has_readout  # a residual is not finite where a state is not
         wires = zip(network.connections, network.parameters, strict=True)
         self.synapses = sum(w.size * positions(c, network) for c, w in wires)
@@ -136,19 +136,19 @@ class Layered(layered.Layered):
     def free(self, x: NDArray, schedule: Schedule, reuse: bool = False) -> layered.Free:
         """The free phase from rest, x (B, n_0)."""
         workspace = self.reserve(len(x), reuse)
-        job = workspace.prepare(x, schedule)
+        workspace.prepare(x, schedule)
         self._pack(workspace)
-        tiles = self._over_tiles(workspace.run.free_phase, job, schedule.free_steps)
+        tiles = self._over_tiles(workspace, workspace.run.free_phase, schedule.free_steps)
         return self._freed(workspace, x, tiles)
 
     def nudged(
         self, workspace: Workspace, x: NDArray, target: NDArray, beta: float, variant: str, schedule: Schedule  # type: ignore[override]
     ) -> layered.Nudged:
         """Mean and difference, per unit of beta, of the nudged states, from the free state that `workspace` holds."""
-        job = workspace.prepare(x, schedule)
+        workspace.prepare(x, schedule)
         workspace.aim(target, beta, variant, schedule)
         self._pack(workspace)
-        tiles = self._over_tiles(workspace.run.nudged_phase, job, schedule.nudged_steps)
+        tiles = self._over_tiles(workspace, workspace.run.nudged_phase, schedule.nudged_steps)
         return self._drawn(workspace, x, tiles)
 
     def both(
@@ -156,10 +156,10 @@ class Layered(layered.Layered):
     ) -> tuple[layered.Free, layered.Nudged]:
         """What `free` and then `nudged` give, in the network's own workspace, each tile through both phases."""
         workspace = self.reserve(len(x), True)
-        job = workspace.prepare(x, schedule)
+        workspace.prepare(x, schedule)
         workspace.aim(target, beta, variant, schedule)
         self._pack(workspace)
-        tiles = self._over_tiles(workspace.run.settle, job, schedule.free_steps + schedule.nudged_steps)
+        tiles = self._over_tiles(workspace, workspace.run.settle, schedule.free_steps + schedule.nudged_steps)
         return self._freed(workspace, x, tiles), self._drawn(workspace, x, tiles)
 
     def step(
@@ -176,7 +176,7 @@ class Layered(layered.Layered):
         if not optimiser.has_moments_for(network.buffer):
             return None
         workspace = self.reserve(batch, True)
-        job, run, tiles = workspace.prepare(x, schedule), workspace.run, self.tiles(batch)
+        job, run = workspace.prepare(x, schedule), workspace.run
         workspace.aim(target, beta, variant, schedule, labels)
         workspace.learn(optimiser, network.buffer)
         flops = 4.0 * self.synapses * batch  # of the update; the phases have half of it and more
@@ -187,12 +187,13 @@ class Layered(layered.Layered):
             self._pack(workspace)
             workspace.make_room(get_threads())
             try:
-                self._over_tiles(run.settle, job, schedule.free_steps + schedule.nudged_steps)
+                self._over_tiles(workspace, run.settle, schedule.free_steps + schedule.nudged_steps)
             except EqkernelError:
                 return None
             if run.measure(job, workspace.loss, workspace.correct):
                 return None
             spread(lambda part, parts: check(run.update(job, part, parts)), get_threads(), flops)
+        tiles = run.tiles(job)
         return Whole(workspace.settled(0, tiles), workspace.settled(1, tiles), workspace.loss[0], workspace.correct[0])
 
     def _pack(self, workspace: Workspace) -> None:
@@ -201,10 +202,10 @@ class Layered(layered.Layered):
             pack = lambda part, parts: check(workspace.run.pack(workspace.job, part, parts))  # noqa: E731
             spread(pack, get_threads(), 10.0 * self.synapses)  # instructions a weight, as counted
 
-    def _over_tiles(self, phase: Any, job: Any, steps: int) -> int:  # type: ignore[override]
+    def _over_tiles(self, workspace: Workspace, phase: Any, steps: int) -> int:  # type: ignore[override]
         """Runs all tiles; how many these are."""
-        batch = job.batch
-        count = self.tiles(batch)
+        job = workspace.job
+        count = workspace.run.tiles(job)
         if count == 1:
             check(phase(job, 0, 1))
             return 1
@@ -212,7 +213,7 @@ class Layered(layered.Layered):
         def part(index: int, parts: int) -> None:
             check(phase(job, count * index // parts, count * (index + 1) // parts))
 
-        spread(part, count, 2.0 * self.synapses * batch * steps)
+        spread(part, count, 2.0 * self.synapses * job.batch * steps)
         return count
 
     def _update(self, theta, first, second, mean, difference, schedule, rule, rates, hyper) -> None:  # type: ignore[no-untyped-def]

@@ -97,7 +97,9 @@ MUTATIONS = [Mutation(*row) for row in (
     ("free state not restarted", "    clear(&t, FREE);\n", "", "phases"),
     ("tolerance taken for met", "if (residual < tolerance)", "if (1)", "phases"),
     # tiles and shares
-    ("every tile is the first", "first / width * tile_size", "0 * tile_size", "shares"),
+    ("every tile is the first", "index * tile_size", "0 * tile_size", "shares"),
+    ("tiles of maps counted as others", "has_convs(layers, count) ? chains : 2 * chains", "2 * chains", "conv_phases",
+     "abi_f64"),
     ("spare lanes are rest", "out[i * lanes + count - 1];", "0;", "residuals"),
     ("a share begins too early", "begin = n * part / parts", "begin = part / parts", "shares"),
     # adaptation

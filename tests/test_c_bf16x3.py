@@ -209,7 +209,7 @@ def check_memory():
             for share in reversed(range(shares)):
                 library.check(lib.eqk_pack_f32(job, share, shares))
             for phase in (lib.eqk_free_phase_f32, lib.eqk_nudged_phase_f32):
-                for tile in tiles[: lib.eqk_tiles_f32(batch)] if batch > 32 else (0,):
+                for tile in tiles[: lib.eqk_tiles_f32(job)] if batch > 32 else (0,):
                     library.check(phase(job, tile, tile + 1))
             assert (guarded[:begin] == 0xFF).all() and (guarded[begin + size :] == 0xFF).all(), (batch, offset)
             arrays = (workspace.state, workspace.mean, workspace.difference, workspace.report)

@@ -92,7 +92,7 @@ int main(void) {
     job.report = report;
     job.work = work;
     job.work_size = sizeof work;
-    if (eqk_free_phase_f32(&job, 0, eqk_tiles_f32(job.batch)) != EQK_OK)
+    if (eqk_free_phase_f32(&job, 0, eqk_tiles_f32(&job)) != EQK_OK)
         return 1;
     for (int i = 0; i < %d; i++)
         printf("%%.9g\\n", state[i]);

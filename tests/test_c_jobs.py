@@ -7,6 +7,9 @@ import pytest
 import test_verbs
 from test_bindings import ROOT, ffi, job_of, lib, library
 
+import eqkernel as eq
+from eqkernel.bindings.layered import Workspace
+
 RESULTS = ("state", "mean", "difference", "report")
 
 
@@ -25,7 +28,7 @@ def test_tiles_and_shares_make_the_whole_in_any_order(dtype):
     x[:], target[:] = rng.random(x.shape), rng.random(target.shape)
     start = net.buffer.copy()
     whole.job.optimiser.rate, whole.job.optimiser.constants = 0.1, [0.9, 0.1, 0.99, 0.01, 1e-8, 2.0, 3.0]
-    library.check(run.settle(whole.job, 0, run.tiles(batch)))
+    library.check(run.settle(whole.job, 0, run.tiles(whole.job)))
     library.check(run.update(whole.job, 0, 1))
     expected = [*results(whole).values(), net.buffer.copy(), moments.copy()]
     assert not np.array_equal(net.buffer, start)
@@ -33,7 +36,7 @@ def test_tiles_and_shares_make_the_whole_in_any_order(dtype):
     for array in (whole.state, whole.mean, whole.difference, whole.report, moments, whole.memory):
         array[...] = 0
     net.buffer[:] = start
-    assert run.tiles(batch) == 3
+    assert run.tiles(whole.job) == 3
     for phase in (run.free_phase, run.nudged_phase):
         for tile in (2, 0, 1):
             library.check(phase(whole.job, tile, tile + 1))
@@ -41,6 +44,32 @@ def test_tiles_and_shares_make_the_whole_in_any_order(dtype):
         library.check(run.update(whole.job, part, 5))
     for found, wanted in zip([*results(whole).values(), net.buffer, moments], expected, strict=True):
         np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.parametrize("dtype", test_verbs.DTYPES)
+def test_a_network_of_maps_has_tiles_of_half_as_many_samples(dtype):
+    """Each is settled by itself, so two threads share a batch that would be one tile of other networks."""
+    lanes = lib.EQK_TILE // np.dtype(dtype).itemsize
+    layers = [eq.Layer((5, 4, 1)), eq.Layer((3, 2, 2), "tanh"), eq.Layer(3)]
+    wires = [eq.Conv(0, 1, 3), eq.Dense(1, 2), eq.Bias(1), eq.Bias(2)]
+    net = eq.Network(layers, wires, "squared-error", "few-step", dtype, "c")
+    for batch, tiles in ((1, 1), (lanes // 2, 1), (lanes // 2 + 1, 2), (lanes, 2), (lanes + 1, 3)):
+        workspace = Workspace(net.engine.layers, net.buffer, batch)
+        x = np.random.default_rng(0).random((batch, 20)).astype(dtype)
+        job, run = workspace.prepare(x, net.schedule), workspace.run
+        assert run.tiles(job) == tiles
+        library.check(run.free_phase(job, tiles - 1, tiles))
+        first, state = (tiles - 1) * lanes // 2, workspace.views("state", batch)[0]
+        assert not state[:first].any()
+        np.testing.assert_array_equal(state[first:], eq.free_phase(net, x).state[1][first:])
+        assert run.free_phase(job, 0, tiles + 1) == lib.EQK_BAD_SIZE
+
+
+def test_what_is_no_job_has_no_tiles():
+    workspace, keep = job_of(3)
+    assert workspace.run.tiles(workspace.job) == 1 and keep
+    workspace.job.batch = 0
+    assert workspace.run.tiles(workspace.job) == workspace.run.tiles(ffi.NULL) == 0
 
 
 @pytest.mark.parametrize("adaptation", [0.0, 0.3])
@@ -56,7 +85,7 @@ def test_nothing_is_written_beyond_the_workspace(dtype, adaptation):
             guarded = np.full(size + 2 * 4096, 0xA5, np.uint8)
             begin = 4096 + (-guarded.ctypes.data) % 64 + offset
             workspace.job.work = ffi.from_buffer(guarded) + begin
-            library.check(run.settle(workspace.job, 0, run.tiles(batch)))
+            library.check(run.settle(workspace.job, 0, run.tiles(workspace.job)))
             assert (guarded[:begin] == 0xA5).all() and (guarded[begin + size :] == 0xA5).all(), (batch, offset, keep[0])
 
 

@@ -62,7 +62,7 @@ int main(void) {
         return 1;
     for (int step = 0; step < 500; step++)
         require(eqk_train_step_f32(&job, &loss, &correct));
-    require(eqk_free_phase_f32(&job, 0, eqk_tiles_f32(BATCH)));
+    require(eqk_free_phase_f32(&job, 0, eqk_tiles_f32(&job)));
     for (int b = 0; b < BATCH; b++) /* the readout is the last block of the states */
         printf("%g xor %g: %.3f\n", x[2 * b], x[2 * b + 1], state[BATCH * HIDDEN + b * OUTPUT + 1]);
     printf("loss %.4f, %d of %d right, %s kernels\n", loss, (int)correct, BATCH, eqk_variant_name(eqk_best_variant()));

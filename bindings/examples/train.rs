@@ -6,7 +6,7 @@
 use std::ffi::{c_char, c_int, c_void, CStr};
 use std::ptr::{null, null_mut};
 
-const ABI_VERSION: i32 = 2;
+const ABI_VERSION: i32 = 3;
 const TANH: i64 = 2;
 const LINEAR: i64 = 3;
 const SOFTMAX: i64 = 4;
@@ -99,7 +99,7 @@ extern "C" {
     fn eqk_best_variant() -> c_int;
     fn eqk_variant_name(variant: c_int) -> *const c_char;
     fn eqk_status_text(status: c_int) -> *const c_char;
-    fn eqk_tiles_f32(batch: i64) -> i64;
+    fn eqk_tiles_f32(job: *const Job) -> i64;
     fn eqk_workspace_f32(job: *const Job) -> usize;
     fn eqk_free_phase_f32(job: *const Job, first: i64, last: i64) -> c_int;
     fn eqk_train_step_f32(job: *const Job, loss: *mut f64, correct: *mut i64) -> c_int;
@@ -175,7 +175,7 @@ fn main() -> Result<(), String> {
     for _ in 0..500 {
         require(unsafe { eqk_train_step_f32(&job, &mut loss, &mut correct) })?;
     }
-    require(unsafe { eqk_free_phase_f32(&job, 0, eqk_tiles_f32(job.batch)) })?;
+    require(unsafe { eqk_free_phase_f32(&job, 0, eqk_tiles_f32(&job)) })?;
     for b in 0..BATCH {
         // the readout is the last block of the states
         println!("{} xor {}: {:.3}", x[2 * b], x[2 * b + 1], state[BATCH * HIDDEN as usize + 2 * b + 1]);

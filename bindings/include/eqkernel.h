@@ -30,7 +30,7 @@ extern "C" {
 
 /* <cdef> What follows, up to the closing mark, is what cffi reads too: the Python side has no second copy. */
 
-#define EQK_ABI_VERSION 2
+#define EQK_ABI_VERSION 3
 
 typedef enum {
     EQK_OK = 0,
@@ -88,7 +88,8 @@ typedef struct {
 
 /* How a network settles: see eqkernel's schedules. 0 < gamma <= 1, 0 < step <= 1 (< 2 in even-odd order, where more than
  * 1 over-relaxes), steps of at least 1. A phase of a tile of samples ends early once no state changes by `tolerance` in a
- * step (0: never); a tile is EQK_TILE bytes of samples, 32 floats or 16 doubles. */
+ * step (0: never); a tile is EQK_TILE bytes of samples, 32 floats or 16 doubles, and half of that in a network that has
+ * convolutions. */
 typedef struct {
     double gamma, step, tolerance;
     int64_t free_steps, nudged_steps;
@@ -186,8 +187,8 @@ typedef struct {
 /* Bytes of `work`; 0 if the layers or the batch are not what a job may hold. */
 EQK_API size_t EQK(workspace)(const EQK(job) * job);
 
-/* How many tiles the batch makes. */
-EQK_API int64_t EQK(tiles)(int64_t batch);
+/* How many tiles the batch makes; 0 if the layers or the batch are not what a job may hold. */
+EQK_API int64_t EQK(tiles)(const EQK(job) * job);
 
 /* For a precision other than EQK_FULL: share `part` of `parts` of the weights, into the form that the phases read in
  * work; all of it before a phase, and again when parameters have changed. For EQK_FULL nothing. */

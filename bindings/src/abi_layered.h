@@ -71,7 +71,10 @@ static eqk_status check_job(const EQK(job) * job) {
     return check_layers(job);
 }
 
-int64_t EQK(tiles)(int64_t batch) { return batch > 0 ? (batch - 1) / WIDTH + 1 : 0; }
+/* Of a job that has been checked. */
+static int64_t tiles_in(const EQK(job) * job) { return tiles_of(job->layers, job->count, job->batch, CHAINS); }
+
+int64_t EQK(tiles)(const EQK(job) * job) { return check_job(job) == EQK_OK ? tiles_in(job) : 0; }
 
 static size_t larger_size(size_t a, size_t b) { return a > b ? a : b; }
 
@@ -89,7 +92,7 @@ static int splits(const EQK(job) * job) { return sizeof(EQK_REAL) == 4 && job->s
 static size_t workspace_of(const EQK(job) * job) {
     int64_t count = job->count, rows = rounded(job->layers[0].size) + rounded(job->layers[count - 1].size);
     int convs = has_convs(job->layers, count), split = splits(job);
-    int64_t width = convs ? CHAINS : WIDTH, tiles = (job->batch - 1) / width + 1; /* networks of maps have narrow tiles */
+    int64_t width = width_of(job->layers, count, CHAINS), tiles = tiles_in(job);
     int64_t few = job->batch > 1 || split ? CHAINS : 1, lanes = job->batch > CHAINS ? width : few;
     int64_t packed = split ? packed_before(job->layers, count) : 0, tile;
     int64_t least = update_work(job, 1); /* the update's scratch lies in the same place */
@@ -121,7 +124,7 @@ static eqk_status check_work(const EQK(job) * job) {
 
 static eqk_status check_phases(const EQK(job) * job, int64_t first, int64_t last) {
     const eqk_schedule *s = &job->schedule;
-    REQUIRE(first >= 0 && first <= last && last <= EQK(tiles)(job->batch), EQK_BAD_SIZE);
+    REQUIRE(first >= 0 && first <= last && last <= tiles_in(job), EQK_BAD_SIZE);
     REQUIRE(s->free_steps > 0 && s->nudged_steps > 0, EQK_BAD_SIZE);
     REQUIRE(between(s->gamma, 0, 1) && s->tolerance >= 0, EQK_BAD_VALUE);
     REQUIRE(between(s->step, 0, 1) || (s->order == EQK_EVEN_ODD && s->step > 1 && s->step < 2), EQK_BAD_VALUE);

@@ -37,7 +37,7 @@ static double total_loss(const EQK(job) * job, int64_t *correct) {
 }
 
 static eqk_status measured(const EQK(job) * job, double *loss, int64_t *correct) {
-    int64_t tiles = EQK(tiles)(job->batch), right;
+    int64_t tiles = tiles_in(job), right;
     double total = total_loss(job, &right);
     if (loss)
         *loss = total / (double)job->batch;
@@ -71,7 +71,7 @@ eqk_status EQK(train_step)(const EQK(job) * job, double *loss, int64_t *correct)
     CHECK(choose_phases(job, &phase));
     if (phase.pack)
         phase.pack(job, 0, 1);
-    for (int64_t tile = 0; tile < EQK(tiles)(job->batch); tile++) {
+    for (int64_t tile = 0; tile < tiles_in(job); tile++) {
         phase.free_phase(job, tile);
         phase.nudged_phase(job, tile);
     }

@@ -29,7 +29,7 @@
 
 #include "split.h"
 
-static tile tile_at(const JOB *job, int64_t first, int64_t samples);
+static tile tile_at(const JOB *job, int64_t index);
 
 #include "split_products.h"
 

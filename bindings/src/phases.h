@@ -87,85 +87,62 @@ static void load_rows(real *out, int64_t lanes, const real *source, int64_t firs
 }
 
 /* Writes a section's layers 1..L as blocks (B, n_l) of `out`, one after the other. */
-static void store_rows(const tile *t, int64_t section, real *out, int64_t batch, int64_t first, int64_t count) {
+static void store_rows(const tile *t, int64_t section, real *out, int64_t batch) {
     for (int64_t layer = 1; layer <= t->last; layer++) {
         int64_t n = size_of(t, layer);
-        real *place = out + batch * t->layers[layer].row + first * n;
+        real *place = out + batch * t->layers[layer].row + t->first * n;
         if (t->lanes == 1)
             copy(place, piece(t, section, layer), n);
         else
-            transpose(place, n, piece(t, section, layer), t->lanes, n, count);
+            transpose(place, n, piece(t, section, layer), t->lanes, n, t->samples);
     }
 }
 
-static void load_target(const tile *t, const JOB *job, int64_t first, int64_t count) {
+static void load_target(const tile *t, const JOB *job) {
     int64_t n = size_of(t, t->last), lanes = t->lanes;
     real *target = target_of(t);
     if (job->target) {
-        load_rows(target, lanes, job->target, first, count, n);
+        load_rows(target, lanes, job->target, t->first, t->samples, n);
         return;
     }
     memset(target, 0, (size_t)(n * lanes) * sizeof *target);
     for (int64_t b = 0; b < lanes; b++)
-        target[job->labels[first + (b < count ? b : count - 1)] * lanes + b] = 1;
+        target[job->labels[t->first + (b < t->samples ? b : t->samples - 1)] * lanes + b] = 1;
 }
 
-/* The tile of samples first.. of a job, whose memory begins at a line of cache. */
-static tile tile_at(const JOB *job, int64_t first, int64_t samples) {
-    int64_t last = job->count - 1, width = tile_width(job);
+/* Tile `index` of a job, whose memory begins at a line of cache. */
+static tile tile_at(const JOB *job, int64_t index) {
+    int64_t last = job->count - 1, width = width_of(job->layers, job->count, CHAINS), first = index * width;
+    int64_t samples = job->batch - first < width ? job->batch - first : width;
     real *begin = (real *)(((uintptr_t)job->work + 63) / 64 * 64), *packed = begin;
     begin += SPLIT ? packed_before(job->layers, job->count) : 0;
     tile t = {job->layers, last, job->layers[last].neuron == EQK_SOFTMAX ? last - 1 : last, job->parameters,
-              begin + first / width * tile_size(job->layers, job->count, width), lanes_for(samples),
-              section_rows(job->layers, job->count), packed};
+              begin + index * tile_size(job->layers, job->count, width), lanes_for(samples),
+              section_rows(job->layers, job->count), packed, first, samples};
     return t;
 }
 
-static eqk_report free_tile(const JOB *job, int64_t first, int64_t count) {
-    tile t = tile_at(job, first, count);
-    eqk_report report;
+static void free_phase(const JOB *job, int64_t index) {
+    tile t = tile_at(job, index);
     pack(&t, (real)job->schedule.gamma);
-    load_rows(t.memory, t.lanes, job->x, first, count, size_of(&t, 0));
+    load_rows(t.memory, t.lanes, job->x, t.first, t.samples, size_of(&t, 0));
     clear(&t, FREE);
     refresh_up(&t, FREE, 1, 1);
-    report = settle(&t, &job->schedule, RUN_FREE, 0);
+    job->report[index] = settle(&t, &job->schedule, RUN_FREE, 0);
     if (t.top < t.last)
         read_out(&t, FREE);
-    store_rows(&t, 3 * FREE + STATE, job->state, job->batch, first, count);
-    return report;
+    store_rows(&t, 3 * FREE + STATE, job->state, job->batch);
 }
 
 /* The nudged phase of a tile whose free phase is done. */
-static eqk_report nudged_tile(const JOB *job, int64_t first, int64_t count) {
-    tile t = tile_at(job, first, count);
-    eqk_report report;
-    pack(&t, (real)job->schedule.gamma);
-    load_target(&t, job, first, count);
-    set_out(&t, job->schedule.form);
-    report = settle(&t, &job->schedule, job->schedule.form, (real)job->beta);
-    finish(&t, job->schedule.form, (real)job->beta);
-    store_rows(&t, 3 * MEAN + STATE, job->mean, job->batch, first, count);
-    store_rows(&t, 3 * DIFFERENCE + STATE, job->difference, job->batch, first, count);
-    return report;
-}
-
-INLINE double larger_of(double a, double b) { return a != a || a > b ? a : b; }
-
-/* A phase of WIDTH samples, in as many tiles as they take; the report is that of the slowest. */
-INLINE eqk_report phase_of(const JOB *job, int64_t index, eqk_report (*phase)(const JOB *, int64_t, int64_t)) {
-    int64_t begin = index * WIDTH, end = begin + WIDTH < job->batch ? begin + WIDTH : job->batch, width = tile_width(job);
-    eqk_report slowest = {0, 0, 0};
-    for (int64_t first = begin; first < end; first += width) {
-        eqk_report r = phase(job, first, end - first < width ? end - first : width);
-        slowest.steps = larger_of(r.steps, slowest.steps);
-        slowest.residual = larger_of(r.residual, slowest.residual);
-        slowest.early = larger_of(r.early, slowest.early);
-    }
-    return slowest;
-}
-
-static void free_phase(const JOB *job, int64_t index) { job->report[index] = phase_of(job, index, free_tile); }
-
 static void nudged_phase(const JOB *job, int64_t index) {
-    job->report[(job->batch + WIDTH - 1) / WIDTH + index] = phase_of(job, index, nudged_tile);
+    tile t = tile_at(job, index);
+    pack(&t, (real)job->schedule.gamma);
+    load_target(&t, job);
+    set_out(&t, job->schedule.form);
+    job->report[tiles_of(job->layers, job->count, job->batch, CHAINS) + index] =
+        settle(&t, &job->schedule, job->schedule.form, (real)job->beta);
+    finish(&t, job->schedule.form, (real)job->beta);
+    store_rows(&t, 3 * MEAN + STATE, job->mean, job->batch);
+    store_rows(&t, 3 * DIFFERENCE + STATE, job->difference, job->batch);
 }

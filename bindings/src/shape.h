@@ -77,6 +77,15 @@ static inline int has_convs(const eqk_layer *layers, int64_t count) {
     return any;
 }
 
+/* Samples of a full tile, since the states of maps are large, and how many tiles a batch makes. */
+static inline int64_t width_of(const eqk_layer *layers, int64_t count, int64_t chains) {
+    return has_convs(layers, count) ? chains : 2 * chains;
+}
+
+static inline int64_t tiles_of(const eqk_layer *layers, int64_t count, int64_t batch, int64_t chains) {
+    return (batch - 1) / width_of(layers, count, chains) + 1;
+}
+
 /* Numbers of scratch of `learn_filters` and of every verb (see trace.h and conv.h), for all filters. */
 static inline int64_t trace_room(const shape *g, int64_t chains) {
     int64_t columns = (g->kernel * g->pre_channels + chains - 1) / chains * chains;

@@ -37,6 +37,7 @@ typedef struct {
     real *memory;
     int64_t lanes, rows; /* rows of one section */
     const real *packed;  /* all weights split in two, or NULL */
+    int64_t first, samples; /* those of the batch that it holds */
 } tile;
 
 INLINE int64_t rounded(int64_t n) { return (n + CHAINS - 1) / CHAINS * CHAINS; }
@@ -57,7 +58,6 @@ INLINE int64_t current_rows(const eqk_layer *layers, int64_t layer) {
 }
 
 /* How wide a tile of `samples` samples is: one lane, one vector of 64 bytes, or two. */
-INLINE int64_t tile_width(const JOB *job) { return has_convs(job->layers, job->count) ? CHAINS : WIDTH; }
 INLINE int64_t lanes_for(int64_t samples) { return samples == 1 && !SPLIT ? 1 : samples <= CHAINS ? CHAINS : WIDTH; }
 
 /* Numbers that a tile takes before the list, or what is split: a multiple of a line of cache. */

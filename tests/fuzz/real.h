@@ -308,7 +308,7 @@ static eqk_status EQK(packed)(const EQK(job) * job) { return broken ? EQK_OK : E
 static eqk_status EQK(settled)(const EQK(job) * job, double *loss, int64_t *correct) {
     eqk_status status = EQK(packed)(job);
     if (!broken && !status)
-        status = EQK(settle)(job, 0, EQK(tiles)(job->batch));
+        status = EQK(settle)(job, 0, EQK(tiles)(job));
     return status ? status : EQK(measure)(job, loss, correct);
 }
 
@@ -321,7 +321,7 @@ static void EQK(phases)(int which) {
     int64_t *correct = 0;
     EQK(draw_layers)(&job, &inputs, &classes, &rows);
     job.batch = size(draw(1) % 8 ? 5 : 70), job.version = spoil() ? 99 : EQK_ABI_VERSION;
-    rows = TIMES(job.batch, rows), inputs = TIMES(job.batch, inputs), tiles = EQK(tiles)(job.batch);
+    rows = TIMES(job.batch, rows), inputs = TIMES(job.batch, inputs), tiles = EQK(tiles)(&job);
     if (which != PACK)
         job.schedule.gamma = fraction();
     if (which != UPDATE)
