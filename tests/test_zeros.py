@@ -138,7 +138,7 @@ def unless_diverged(phase, *arguments, **options):
 
 
 def check_bad_weight(bad, dtype, backend):
-    """0 inf = NaN: a tile of equal samples, whose zeros are skipped, fares as one of them alone."""
+    """0 inf = NaN: a tile of equal samples, whose zeros are skipped, fares as one of them alone, and each as all."""
     for layer, place in ((0, (4, 60)), (2, (3, 0))):
         net, x, y = resting(dtype, backend)
         outcomes = []
@@ -148,6 +148,7 @@ def check_bad_weight(bad, dtype, backend):
             assert (free.state[layer // 2][:, place[1]] == 0).all()
             before, net.parameters[layer][place] = net.parameters[layer][place], bad
             assert unless_diverged(eq.free_phase, net, xs) is None
+            assert np.isnan(net.engine.free(xs, net.schedule)[1][layer // 2 + 1][:, place[0]]).all()
             nudged = unless_diverged(eq.nudged_phase, net, free, ys, beta=0.2)
             outcomes.append(nudged.difference[1][0] if nudged else np.nan)
             net.parameters[layer][place] = before

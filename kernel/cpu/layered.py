@@ -73,14 +73,14 @@ class Workspace:
     def views(self, name: str, batch: int) -> list[NDArray]:
         """The flat blocks (B, n_l) of layers 1..L of `state`, `mean` or `difference` as arrays, made once a batch size.
 
-        The list is the caller's, the arrays are shared.
+        The list and its arrays are the workspace's.
         """
         known, views = self._views.get(name, (0, []))
         if known != batch:
             flat = getattr(self, name)
             views = [flat[batch * row : batch * (row + n)].reshape(batch, n) for row, n in self.blocks]
             self._views[name] = batch, views
-        return [*views]
+        return views
 
     def count(self, batch: int) -> int:
         """How many tiles so many samples fill."""
@@ -192,8 +192,8 @@ class Layered:
 
     def _drawn(self, workspace: Workspace, x: NDArray, count: int, mean: str = "mean") -> Nudged:
         """The result of a nudged phase of so many tiles, whose mean the workspace calls `mean`."""
-        m, d = ([x, *workspace.views(name, len(x))] for name in (mean, "difference"))
-        return m, d, workspace.settled(1, count)
+        m, d = workspace.views(mean, len(x)), workspace.views("difference", len(x))
+        return [x, *m], [x, *d], workspace.settled(1, count)
 
     def _mean(self, variant: str, schedule: Schedule) -> str:
         """Where the difference alone settles, the mean is the free state, and nothing writes it a second time."""
