@@ -148,14 +148,14 @@ def test_states_and_updates_do_not_depend_on_the_number_of_threads(backend, dtyp
     found = []
     for count in (1, 2, 3):
         eqkernel.set_threads(count)
-        monkeypatch.setattr(threads, "_team", [])
+        monkeypatch.setattr(threads, "_team", threads.Team())
         net = TOPOLOGIES[topology](dtype, PLANS["mean-difference"], backend)
         optimiser = Adam(1e-3, weight_decay=0.1)
         for _ in range(2):
             train_step(net, x, y, beta=0.2, optimiser=optimiser)
         gradient = np.concatenate([g.ravel() for g in ep_gradient(net, x, y)])
         found.append((phases(net, x, y), net.buffer.copy(), gradient))
-        assert len(threads._team) == count - 1, "the work must be large enough to be spread"
+        assert len(threads._team.workers) == count - 1, "the work must be large enough to be spread"
     for other in found[1:]:
         for ours, one_thread in zip(other, found[0], strict=True):
             np.testing.assert_array_equal(ours, one_thread)

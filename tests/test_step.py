@@ -167,10 +167,10 @@ def test_several_threads_refuse_what_one_refuses(backend, cause, threads):
 @pytest.mark.parametrize(
     ("backend", "name", "bug", "old", "new"),
     [
-        ("c", "_over_tiles", "the last tile left out", "(index + 1) // parts)", "(index + 1) // parts - index)"),
+        ("c", "_over_tiles", "last tile left out", "(index + 1) // parts)", "(index + 1) // parts - bool(index))"),
         ("c", "step", "the first share learnt by all", "run.update(job, part, parts)", "run.update(job, 0, parts)"),
         ("c", "step", "what diverged is learnt", "run.measure(job, workspace.loss, workspace.correct)", "False"),
-        ("cpu", "_over_tiles", "the last tile left out", "(index + 1) // parts)", "(index + 1) // parts - index)"),
+        ("cpu", "_over_tiles", "last tile left out", "(index + 1) // parts)", "(index + 1) // parts - bool(index))"),
         ("cpu", "_over_tiles", "the nudged phase left out", "in phases:", "in phases[:1]:"),
         ("cpu", "_nudged", "one report of both phases", "workspace.report[workspace.count(len(target)) :]",
          "workspace.report"),

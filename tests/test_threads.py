@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 import weakref
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -26,20 +27,40 @@ def three_threads():
     eq.set_threads(before)
 
 
-def done(flops=MUCH, parts=3):
-    """(part, parts, whether another thread did it) of every call, sorted."""
-    calls, here = [], threading.get_ident()
-    spread(lambda part, of: calls.append((part, of, threading.get_ident() != here)), parts, flops)
-    return sorted(calls)
+def done(flops=MUCH, parts=3, together=3):
+    """(part, parts) of every call, sorted, and how many threads made them: so many at a time, or it would hang."""
+    calls, threads, meeting = [], set(), threading.Barrier(together)
+
+    def run(part, of):
+        meeting.wait(60)
+        calls.append((part, of))
+        threads.add(threading.get_ident())
+
+    spread(run, parts, flops)
+    return sorted(calls), len(threads)
 
 
-TEAM = [(0, 3, False), (1, 3, True), (2, 3, True)]
+def of(parts):
+    return [(part, parts) for part in range(parts)]
+
+
+TEAM, ALONE = (of(3), 3), (of(1), 1)
 
 
 def test_every_part_is_done_once():
     assert done() == TEAM
-    assert done(parts=9) == TEAM and done(parts=2) == [(0, 2, False), (1, 2, True)]
-    assert done(flops=WORTH_A_THREAD) == done(parts=1) == [(0, 1, False)]
+    assert done(parts=9) == (of(6), 3) and done(parts=2, together=2) == (of(2), 2)
+    assert done(flops=WORTH_A_THREAD, together=1) == done(parts=1, together=1) == ALONE
+
+
+def test_a_worker_that_comes_late_is_not_waited_for(monkeypatch):
+    team = threads.Team()
+    team.workers += [SimpleNamespace(busy=threading.Lock()) for _ in range(2)]  # whom nobody has woken
+    monkeypatch.setattr(threads, "_team", team)
+    assert done(together=1) == (of(3), 1)
+    work = team.works.get()
+    work.share()  # one comes: nothing is left
+    assert work.run is None
 
 
 def test_a_hand_over_never_loses_a_part():
@@ -71,8 +92,8 @@ def test_an_error_reaches_the_caller_when_all_parts_are_done(culprit):
 
 def test_work_within_work_is_done_alone():
     inner = []
-    spread(lambda part, parts: inner.append(done()), 3, MUCH)
-    assert inner == [[(0, 1, False)]] * 3
+    spread(lambda part, parts: inner.append(done(together=1)), 3, MUCH)
+    assert inner == [ALONE] * 3
 
 
 def test_two_callers_at_once():
@@ -147,9 +168,9 @@ def test_without_threads_the_work_is_done_alone(monkeypatch):
     def none_left(*arguments, **options):
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(threads, "_team", [])
+    monkeypatch.setattr(threads, "_team", threads.Team())
     monkeypatch.setattr(threads, "Thread", none_left)
-    assert done() == [(0, 1, False)]
+    assert done(together=1) == ALONE
 
 
 AFTERWARDS = """

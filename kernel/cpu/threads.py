@@ -1,13 +1,14 @@
-"""Threads for kernels that release the GIL: a team of workers, each handed its work through two locks.
+"""Threads for kernels that release the GIL: a team of workers, who take the parts of a work one by one with the caller.
 
 There is one team: whoever finds it at work, be it another thread of Python or a part of the very work, does all of his
-alone, to the same bits.
+alone, to the same bits. A worker that comes late, as on a busy machine, finds that the others have done his parts too.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from queue import SimpleQueue
 from threading import Lock, Thread
 
 from ..errors import EqkernelError, is_whole
@@ -15,55 +16,88 @@ from ..errors import EqkernelError, is_whole
 Run = Callable[[int, int], None]
 
 WORTH_A_THREAD = 5e7  # operations, 0.25 ms where half of them fall out with their zeros; a worker wakes in 0.05
+SHARES = 2  # parts a thread, at most: more even the ends out, and cost a call each
+
+
+class Work:
+    """The parts of a work that nobody has taken yet, and what those raised that failed."""
+
+    def __init__(self, run: Run, parts: int) -> None:
+        self.run: Run | None = run
+        self.parts = parts
+        self.left = [*range(parts)][::-1]
+        self.errors: list[BaseException] = []
+
+    def share(self) -> None:
+        """Take parts and do them until none is left."""
+        while self.left:
+            try:
+                part = self.left.pop()
+            except IndexError:  # another thread was faster
+                return
+            assert self.run is not None
+            try:
+                self.run(part, self.parts)
+            except BaseException as error:  # the caller's, who raises it when all is done
+                self.errors.append(error)
+
+    def end(self) -> list[BaseException]:
+        """Nobody has a part any more: what failed. Who still holds the work holds no array of the caller's with it."""
+        errors, self.errors, self.run = self.errors, [], None
+        return errors
 
 
 class Worker:
-    """A thread that does one task at a time: `task` until it is done, then None, and `error` if it failed."""
+    """A thread that shares in the works it is offered; it holds `busy` while it may have a part of one."""
+
+    def __init__(self, works: SimpleQueue[Work]) -> None:
+        self.busy = Lock()
+        # A daemon: it holds nothing that an interpreter which shuts down would have to wait for.
+        Thread(target=self._serve, args=(works,), name="eqkernel", daemon=True).start()
+
+    def _serve(self, works: SimpleQueue[Work]) -> None:
+        while True:
+            work = works.get()
+            with self.busy:
+                work.share()
+
+
+class Team:
+    """Workers, and the queue in which they find works; `taken` while one is being done."""
 
     def __init__(self) -> None:
-        self.task: tuple[Run, int, int] | None = None
-        self.error: BaseException | None = None
-        self._begin, self._end = Lock(), Lock()
-        self._begin.acquire()
-        self._end.acquire()
-        # A daemon: it holds nothing that an interpreter which shuts down would have to wait for.
-        Thread(target=self._serve, name="eqkernel", daemon=True).start()
+        self.taken = Lock()
+        self.works: SimpleQueue[Work] = SimpleQueue()
+        self.workers: list[Worker] = []
 
-    def wake(self) -> None:
-        """Make it look for a task; harmless if there is none."""
-        if self._begin.locked():
-            self._begin.release()
+    def gather(self, count: int) -> bool:
+        """Whether there are so many workers; those that are missing are made, if the system lets one."""
+        try:
+            while len(self.workers) < count:
+                self.workers.append(Worker(self.works))
+        except RuntimeError:  # no thread to be had, or the interpreter is shutting down
+            return False
+        return True
 
     def wait(self) -> None:
-        """Until it has no task."""
-        while self.task is not None:
-            self._end.acquire()
-
-    def _serve(self) -> None:
-        while True:
-            self._begin.acquire()
-            if self.task is None:
-                continue
-            run, part, parts = self.task
-            try:
-                run(part, parts)
-            except BaseException as error:  # the caller's, who raises it
-                self.error = error
-            del run  # with it the arrays of the caller, which an idle worker must not keep
-            self.task = None
-            if self._end.locked():  # not if the one who waits has found out already
-                self._end.release()
+        """Until no worker has a part, whatever interrupts: kernels at work use arrays of the caller's."""
+        try:
+            for worker in self.workers:
+                with worker.busy:
+                    pass
+        except BaseException:
+            self.wait()
+            raise
 
 
 _threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-_team: list[Worker] = []
-_busy = Lock()
+_team = Team()
 
 
 def _forget() -> None:
     """In a forked child, which has the objects but not the threads."""
-    global _team, _busy
-    _team, _busy = [], Lock()
+    global _team
+    _team = Team()
 
 
 if hasattr(os, "register_at_fork"):
@@ -84,55 +118,30 @@ def get_threads() -> int:
 
 
 def spread(run: Run, parts: int, flops: float) -> None:
-    """Call run(part, parts) for every part, at most one a thread; kernels release the GIL.
+    """Call run(part, parts) for every part, at most SHARES a thread; kernels release the GIL.
 
     Work of less than WORTH_A_THREAD flops stays on this thread, which calls run(0, 1). Returns when every part is done,
-    also when it raises: what a part raised, or the KeyboardInterrupt that came meanwhile.
+    also when it raises: what a part raised, or the KeyboardInterrupt that came meanwhile, which may leave parts undone.
     """
-    parts = min(parts, _threads) if flops > WORTH_A_THREAD else 1
-    busy = _busy
-    if parts <= 1 or not busy.acquire(blocking=False):
+    threads = min(parts, _threads) if flops > WORTH_A_THREAD else 1
+    team = _team
+    if threads <= 1 or not team.taken.acquire(blocking=False):
         run(0, 1)
         return
     try:
-        if not _gather(parts - 1):
+        if not team.gather(threads - 1):
             run(0, 1)
             return
-        workers = _team[: parts - 1]
+        work = Work(run, min(parts, SHARES * threads))
         try:
-            for part, worker in enumerate(workers, 1):
-                worker.task = run, part, parts
-                worker.wake()
-            run(0, parts)
+            for _ in range(threads - 1):
+                team.works.put(work)
+            work.share()
         finally:
-            _wait(workers)
-            errors = [worker.error for worker in workers if worker.error is not None]
-            for worker in workers:
-                worker.error = None
+            work.left.clear()
+            team.wait()
+            errors = work.end()
         if errors:
             raise errors[0]
     finally:
-        busy.release()
-
-
-def _gather(count: int) -> bool:
-    """Whether there are so many workers; those that are missing are made, if the system lets one."""
-    try:
-        while len(_team) < count:
-            _team.append(Worker())
-    except RuntimeError:  # no thread to be had, or the interpreter is shutting down
-        return False
-    _wait(_team)
-    return True
-
-
-def _wait(workers: list[Worker]) -> None:
-    """Until no worker has a task, whatever interrupts: kernels at work use arrays of the caller's."""
-    try:
-        for worker in workers:
-            worker.wait()
-    except BaseException:
-        for worker in workers:
-            worker.wake()  # the interrupt may have come between a task and its wake
-        _wait(workers)
-        raise
+        team.taken.release()
