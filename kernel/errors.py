@@ -53,5 +53,5 @@ def is_whole(value: Any, least: int) -> bool:
 
 def all_finite(array: NDArray) -> bool:
     """Whether a C-contiguous array holds no NaN and no infinity; its sum of squares decides unless that overflows."""
-    flat = array.reshape(-1)  # `dot`, unlike `vdot`, warns where it overflows
-    return isfinite(np.vdot(flat, flat)) or bool(np.isfinite(flat).all())
+    # vdot takes an array of any shape, and unlike dot it does not warn where it overflows.
+    return isfinite(np.vdot(array, array)) or bool(np.isfinite(array).all())
