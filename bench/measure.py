@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from .contestants import (
     step_entries,
     update_entries,
 )
-from .ours import EqSettle, EqStep
+from .ours import Copies, EqSettle, EqStep
 from .problem import (
     Arrays,
     Problem,
@@ -127,19 +128,30 @@ def check_step(p: Problem, optimiser: str, entries: dict[str, Entry]) -> dict[st
     return seen
 
 
+@cache
+def copies(count: int) -> dict[str, Copies]:
+    """One large settle with one thread, and `count` of them at once."""
+    p, schedule = settling(784, 512, 512, 10, batch=64), eqkernel.SCHEDULES["converged"].but(tolerance=None)
+    return {"copy": Copies(p, schedule, 1), "copies": Copies(p, schedule, count)}
+
+
 def timed(
     net: str, batch: int, phase: str, entries: dict[str, Entry], seen: dict[str, Row], reference: str,
     threads: int, rounds: int, seconds: float,
 ) -> Iterator[Row]:  # fmt: skip
     """Times one group and yields its rows, the reference's ratio being 1."""
-    times = interleave({name: entry.run for name, entry in entries.items()}, rounds, seconds)
+    calls = {name: entry.run for name, entry in entries.items()}
+    if threads > 1:
+        calls |= {name: c.run for name, c in copies(threads).items()}
+    times = interleave(calls, rounds, seconds)
+    cores = [threads * r for r in ratio(times, "copies", "copy")] if threads > 1 else None
     for name, entry in entries.items():
         median = float(np.median(times[name]))
         yield {
             "net": net, "batch": batch, "phase": phase, "threads": threads, "contestant": name,
             "schedule": entry.schedule, "steps": entry.steps, **seen[name],
             "samples/s": batch / median, "ratio": ratio(times, name, reference), "reference": reference,
-            "GFLOP/s": entry.flops / median * 1e-9, "seconds": times[name].tolist(),
+            "GFLOP/s": entry.flops / median * 1e-9, "seconds": times[name].tolist(), "cores": cores,
         }  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """eqkernel as a contestant, through its public functions alone."""
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -70,6 +71,18 @@ class EqSettle:
         pairs = list(zip(self.nudged.mean[-L:], self.nudged.difference[-L:], strict=True))
         plus, minus = ([m + sign * self.p.beta * d for m, d in pairs] for sign in (1, -1))
         return States(list(self.free.state[-L:]), plus, minus)
+
+
+class Copies:
+    """`count` settles at once, with one thread each: what the cores of this machine give without any handing over."""
+
+    def __init__(self, p: Problem, schedule: Any, count: int):
+        self.settles = [EqSettle(p, schedule) for _ in range(count)]
+        self.pool = ThreadPoolExecutor(count)
+
+    def run(self) -> None:
+        use_threads(1)
+        list(self.pool.map(EqSettle.settle, self.settles))
 
 
 class EqStep:

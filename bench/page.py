@@ -130,8 +130,9 @@ def threads(run: Run) -> Summary:
             if found:
                 low, middle, high = map(digits3, found)
                 work = f"{row['phase']}, {row['net']}, B={row['batch']}"
-                lines.append([work, several, f"{middle} ({low}–{high})"])
-    return f"{run['threads']} threads against one", ["work", "contestant", "ratio"], lines
+                cores = "{1} ({0}–{2})".format(*map(digits3, row["cores"])) if row.get("cores") else ""
+                lines.append([work, several, f"{middle} ({low}–{high})", cores])
+    return f"{run['threads']} threads against one", ["work", "contestant", "ratio", "copies"], lines
 
 
 def fastest(run: Run) -> Summary:
@@ -240,6 +241,10 @@ installed library reaches in the same process.
 below says how many). eqkernel skips products with zeros, which changes no bit of the result; its GFLOP/s count them
 all the same, so a row may pass its roof. torch can leave out the zeros of an input too, in compressed rows; that row,
 *sparse input*, has them made beforehand. Rows marked *no zeros* have the same problem with noise in every empty pixel.
+
+**Threads against one** is what eqkernel gains by its threads. Beside it stand *copies*, in the same rounds: as many
+settles of one thread each, at once, against one of them. That is what the machine has to give; the cores of a virtual
+one may, for a while, be threads of a single core.
 
 Libraries choose their kernels by processor: on AMD, torch's MKL uses 256-bit vectors even where 512-bit ones
 exist, and OpenBLAS may not recognise a new processor. That is what users of these libraries get, so nothing
