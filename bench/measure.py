@@ -19,7 +19,7 @@ from .contestants import (
     step_entries,
     update_entries,
 )
-from .ours import Copies, EqSettle, EqStep
+from .ours import Copies, EqSettle, EqStep, use_threads
 from .problem import (
     Arrays,
     Problem,
@@ -140,6 +140,7 @@ def timed(
     threads: int, rounds: int, seconds: float,
 ) -> Iterator[Row]:  # fmt: skip
     """Times one group and yields its rows, the reference's ratio being 1."""
+    use_threads(threads)  # of contestants who set none themselves
     calls = {name: entry.run for name, entry in entries.items()}
     if threads > 1:
         calls |= {name: c.run for name, c in copies(threads).items()}

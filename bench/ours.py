@@ -30,8 +30,8 @@ def parameters(net: eqkernel.Network, p: Problem) -> Arrays:
 
 
 def use_threads(threads: int | None) -> None:
-    """Sets the number of threads where it differs: setting it starts a new pool."""
-    if threads and threads != eqkernel.get_threads():
+    """Sets the number of threads, unless it is None."""
+    if threads:
         eqkernel.set_threads(threads)
 
 
@@ -81,8 +81,10 @@ class Copies:
         self.pool = ThreadPoolExecutor(count)
 
     def run(self) -> None:
+        before = eqkernel.get_threads()
         use_threads(1)
         list(self.pool.map(EqSettle.settle, self.settles))
+        use_threads(before)
 
 
 class EqStep:
