@@ -82,9 +82,9 @@ class Copies:
 
     def run(self) -> None:
         before = eqkernel.get_threads()
-        use_threads(1)
+        eqkernel.set_threads(1)
         list(self.pool.map(EqSettle.settle, self.settles))
-        use_threads(before)
+        eqkernel.set_threads(before)
 
 
 class EqStep:

@@ -1,5 +1,6 @@
 """How results read: the cells of the table, the summaries under it, and the page for docs/."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -105,6 +106,11 @@ def versus(run: Run, net: str, batch: int, phase: str, name: str, against: str) 
     return float(low), float(middle), float(high)
 
 
+def spanned(ratios: Iterable[float]) -> str:
+    """The median of (low, median, high), and the quartiles about it."""
+    return "{1} ({0}–{2})".format(*map(digits3, ratios))
+
+
 Summary = tuple[str, list[str], list[list[str]]]
 
 
@@ -112,10 +118,9 @@ def targets(run: Run) -> Summary:
     lines = []
     for net, batch, phase, name, against, least in TARGETS:
         if found := versus(run, net, batch, phase, name, against):
-            low, middle, high = map(digits3, found)
             met = "yes" if found[1] >= least else "no"
             work = f"{phase}, {net}, B={batch}"
-            lines.append([work, name, against, f"{least:g}", f"{middle} ({low}–{high})", met])
+            lines.append([work, name, against, f"{least:g}", spanned(found), met])
     return "Targets, one thread", ["work", "contestant", "against", "wanted", "measured", "met"], lines
 
 
@@ -128,10 +133,9 @@ def threads(run: Run) -> Summary:
             several = name.removesuffix(", one thread")
             found = versus(run, row["net"], row["batch"], row["phase"], several, name)
             if found:
-                low, middle, high = map(digits3, found)
                 work = f"{row['phase']}, {row['net']}, B={row['batch']}"
-                cores = "{1} ({0}–{2})".format(*map(digits3, row["cores"])) if row.get("cores") else ""
-                lines.append([work, several, f"{middle} ({low}–{high})", cores])
+                cores = spanned(row["cores"]) if row.get("cores") else ""  # a result of an earlier version has none
+                lines.append([work, several, spanned(found), cores])
     return f"{run['threads']} threads against one", ["work", "contestant", "ratio", "copies"], lines
 
 
@@ -149,8 +153,7 @@ def fastest(run: Run) -> Summary:
             ours, theirs = (max(side, key=lambda r: r["samples/s"])["contestant"] for side in sides)
             found = versus(run, net, batch, phase, ours, theirs)
             assert found is not None
-            low, middle, high = map(digits3, found)
-            lines.append([f"{phase}, {net}, B={batch}", ours, theirs, f"{middle} ({low}–{high})"])
+            lines.append([f"{phase}, {net}, B={batch}", ours, theirs, spanned(found)])
     title = f"Against the fastest rival, {run['threads']} thread{'s' * (run['threads'] > 1)}"
     return title, ["work", "contestant", "against", "ratio"], lines
 
@@ -243,8 +246,8 @@ all the same, so a row may pass its roof. torch can leave out the zeros of an in
 *sparse input*, has them made beforehand. Rows marked *no zeros* have the same problem with noise in every empty pixel.
 
 **Threads against one** is what eqkernel gains by its threads. Beside it stand *copies*, in the same rounds: as many
-settles of one thread each, at once, against one of them. That is what the machine has to give; the cores of a virtual
-one may, for a while, be threads of a single core.
+settles of one thread each, at once, against one of them. They hand nothing over, and tell whether the machine had the
+cores to give.
 
 Libraries choose their kernels by processor: on AMD, torch's MKL uses 256-bit vectors even where 512-bit ones
 exist, and OpenBLAS may not recognise a new processor. That is what users of these libraries get, so nothing

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from math import prod
 from typing import Any, ClassVar
@@ -16,7 +17,7 @@ from .interop import write
 Shapes = list[tuple[int, ...]]  # of every layer: (n,), or (height, width, channels) for a map
 
 
-class Connection:
+class Connection(ABC):
     """A synapse from layer `pre` (None if it has no presynaptic layer) into layer `post`.
 
     `stem` names the file that holds its verbs in every backend. Subclasses are frozen dataclasses, whose fields are
@@ -34,9 +35,9 @@ class Connection:
         """A name unique within a network, used in weight files."""
         return f"{self.stem}.{self.post}" if self.pre in (None, self.post) else f"{self.stem}.{self.pre}-{self.post}"
 
+    @abstractmethod
     def shape(self, shapes: Shapes) -> tuple[int, ...]:
         """Shape of the weights, given that of every layer."""
-        raise NotImplementedError
 
     def initial(self, shapes: Shapes, rng: np.random.Generator) -> NDArray:
         """Weights before training, float64."""

@@ -11,6 +11,7 @@ well posed: Newton's method with a (block-)tridiagonal solve has no wall.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from .errors import DivergenceError, EqkernelError
 Arithmetic = str | type | np.dtype | int  # the name of a NumPy float, or how many decimal digits
 
 
-class Chain:
+class Chain(ABC):
     """What couples the layers and acts within one. A layer is a number, or an array of `width` components.
 
     Subclasses are frozen dataclasses of their constants.
@@ -34,17 +35,17 @@ class Chain:
     width: ClassVar[int | None] = None
 
     @property
+    @abstractmethod
     def diffusion(self) -> Any:
         """D: a number, or one for each component of a layer."""
-        raise NotImplementedError
 
+    @abstractmethod
     def force(self, u: Any) -> Any:
         """f(u) of one layer or of many, components last."""
-        raise NotImplementedError
 
+    @abstractmethod
     def slope(self, u: Any) -> Any:
         """f'(u), or the matrix df_i/du_j of every layer."""
-        raise NotImplementedError
 
     def to(self, number: Callable[[Any], Any]) -> Self:
         """The same with its constants as that type of number."""

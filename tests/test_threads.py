@@ -53,14 +53,43 @@ def test_every_part_is_done_once():
     assert done(flops=WORTH_A_THREAD, together=1) == done(parts=1, together=1) == ALONE
 
 
-def test_a_worker_that_comes_late_is_not_waited_for(monkeypatch):
+@pytest.fixture
+def late(monkeypatch):
+    """A team whose workers nobody has woken."""
     team = threads.Team()
-    team.workers += [SimpleNamespace(busy=threading.Lock()) for _ in range(2)]  # whom nobody has woken
+    team.workers += [SimpleNamespace(busy=threading.Lock()) for _ in range(2)]
     monkeypatch.setattr(threads, "_team", team)
+    return team
+
+
+def test_a_worker_that_comes_late_is_not_waited_for(late):
     assert done(together=1) == (of(3), 1)
-    work = team.works.get()
+    work = late.works.get()
     work.share()  # one comes: nothing is left
     assert work.run is None
+
+
+def test_an_interrupt_between_two_parts_leaves_none_to_a_worker_that_comes_late(late, monkeypatch):
+    def interrupted(self):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(threads.Work, "share", interrupted)
+        spread(lambda part, parts: None, 3, MUCH)
+    assert late.works.get().left == []
+    assert done(together=1) == (of(3), 1)
+
+
+def test_an_interrupt_goes_before_errors_and_leaves_the_other_parts(late):
+    calls = []
+
+    def run(part, parts):
+        calls.append(part)
+        raise (ZeroDivisionError, KeyboardInterrupt, AssertionError)[part]
+
+    with pytest.raises(KeyboardInterrupt):
+        spread(run, 3, MUCH)
+    assert calls == [0, 1]
 
 
 def test_a_hand_over_never_loses_a_part():

@@ -77,7 +77,7 @@ static inline int has_convs(const eqk_layer *layers, int64_t count) {
     return any;
 }
 
-/* Samples of a full tile, since the states of maps are large, and how many tiles a batch makes. */
+/* Samples of a full tile, fewer of maps, whose states are large; and how many tiles a batch makes. */
 static inline int64_t width_of(const eqk_layer *layers, int64_t count, int64_t chains) {
     return has_convs(layers, count) ? chains : 2 * chains;
 }

@@ -29,7 +29,7 @@ class Work:
         self.errors: list[BaseException] = []
 
     def share(self) -> None:
-        """Take parts and do them until none is left."""
+        """Take parts and do them until none is left; an interrupt leaves the rest."""
         while self.left:
             try:
                 part = self.left.pop()
@@ -38,8 +38,10 @@ class Work:
             assert self.run is not None
             try:
                 self.run(part, self.parts)
-            except BaseException as error:  # the caller's, who raises it when all is done
+            except BaseException as error:  # the caller's, who raises it when nobody has a part any more
                 self.errors.append(error)
+                if isinstance(error, KeyboardInterrupt):
+                    self.left.clear()
 
     def end(self) -> list[BaseException]:
         """Nobody has a part any more: what failed. Who still holds the work holds no array of the caller's with it."""
@@ -142,6 +144,6 @@ def spread(run: Run, parts: int, flops: float) -> None:
             team.wait()
             errors = work.end()
         if errors:
-            raise errors[0]
+            raise max(errors, key=lambda error: isinstance(error, KeyboardInterrupt))
     finally:
         team.taken.release()
