@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
 from pathlib import Path
 
 from cffi import FFI
@@ -14,6 +16,7 @@ HEADERS = [*HERE.glob("include/*.h"), *HERE.glob("src/*.h")]
 TYPES = {"f32": "float", "f64": "double"}
 # Only the contractions that are written are wanted: every variant must give the same bits.
 FLAGS = ["-std=c99", "-O3", "-fvisibility=hidden", "-ffp-contract=off", "-fno-math-errno"]
+FLAGS += shlex.split(os.environ.get("CFLAGS", ""))  # after ours, so a packager's -O2 or -g counts
 
 
 def declarations(header: str) -> str:

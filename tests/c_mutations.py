@@ -8,6 +8,7 @@ the same bits. Another kernel plants its own by lines in MUTATIONS, and by a che
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 import shutil
 import subprocess
@@ -19,11 +20,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
 
+import pytest
+
 import eqkernel
 
 BINDINGS = Path(eqkernel.__file__).parent.parent / "bindings"
 CC = shutil.which("cc")
-FLAGS = ["-std=c99", "-O0", "-w", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off"]
+FLAGS = ["-std=c99", "-O0", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off"]
+STRICT = ["-Wall", "-Wextra", "-Werror", "-pedantic", "-g"]
 AMX = ["-include", Path(__file__).parent / "shim" / "amx.h"]  # its instructions, in C
 EMULATED = {"amx_f32": AMX, "precision": AMX}
 
@@ -282,18 +286,32 @@ def units() -> list[str]:
     return sorted(path.stem for path in (BINDINGS / "src").glob("*.c"))
 
 
-def compile_unit(bindings: Path, unit: str, folder: Path, flags: Sequence[str] = FLAGS) -> Path:
-    """The object of src/`unit`.c in a copy of the bindings, compiled quickly."""
-    made = folder / f"{unit}.o"
-    flags = [*flags, *EMULATED.get(unit, [])]
-    command = [CC, *flags, f"-I{bindings / 'include'}", "-c", bindings / "src" / f"{unit}.c", "-o", made]
+def compile_unit(bindings: Path, unit: str, folder: Path, flags: Sequence[str]) -> Path:
+    """The object of src/`unit`.c in these bindings."""
+    source, made = bindings / "src" / f"{unit}.c", folder / f"{unit}.o"
+    command = [CC, *flags, *EMULATED.get(unit, []), f"-I{bindings / 'include'}", "-c", source, "-o", made]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return made
 
 
-def compile_changed(folder: Path, unit: str, old: str, new: str, flags: Sequence[str] = FLAGS) -> Path:
-    """The same of a copy in `folder`, where the one place that reads `old` reads `new`."""
+def library(temporary: pytest.TempPathFactory) -> dict[str, Path]:
+    """The objects of the library as it is, by name: compiled strictly, and once for all processes of this run."""
+    folder = temporary.getbasetemp()
+    folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+    objects, making = folder / "library", folder / "library-in-the-making"
+    with open(folder / "library.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not objects.exists():
+            making.mkdir(exist_ok=True)
+            for unit in units():
+                compile_unit(BINDINGS, unit, making, [*FLAGS, *STRICT])
+            making.rename(objects)
+    return {unit: objects / f"{unit}.o" for unit in units()}
+
+
+def compile_changed(folder: Path, unit: str, old: str, new: str, flags: Sequence[str] = (*FLAGS, "-w")) -> Path:
+    """The object of src/`unit`.c in a copy in `folder`, where the one place that reads `old` reads `new`."""
     for name in ("src", "include"):
         shutil.copytree(BINDINGS / name, folder / name)
     places = [path for path in (folder / "src").glob("*.[ch]") for _ in range(path.read_text().count(old))]

@@ -5,8 +5,10 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import c_mutations
 import numpy as np
 import pytest
+from c_mutations import EMULATED
 
 import eqkernel as eq
 
@@ -24,10 +26,11 @@ def run(*command, **options):
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory):
-    """The objects of the library, compiled strictly."""
+    """The objects of the library, compiled strictly: those that others are tested with, but no emulated ones."""
     folder = tmp_path_factory.mktemp("library")
-    run(CC, *STRICT, "-O1", "-c", *(ROOT / "src").glob("*.c"), cwd=folder)
-    return sorted(folder.glob("*.o"))
+    run(CC, *STRICT, "-O1", "-c", *(ROOT / f"src/{unit}.c" for unit in EMULATED), cwd=folder)
+    others = (path for unit, path in c_mutations.library(tmp_path_factory).items() if unit not in EMULATED)
+    return sorted((*folder.glob("*.o"), *others))
 
 
 def test_the_example_compiles_strictly_and_learns(library, tmp_path):

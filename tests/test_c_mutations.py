@@ -9,7 +9,7 @@ from c_mutations import (
     Checker,
     Mutation,
     compile_changed,
-    compile_unit,
+    library,
     link,
     units,
 )
@@ -22,15 +22,13 @@ if CC is None:
     pytest.skip("needs a C compiler", allow_module_level=True)
 
 import test_c_bf16x3
-from c_mutations import BINDINGS
 from test_bindings import VARIANTS
 
 
 @pytest.fixture(scope="module")
 def objects(tmp_path_factory):
     """The objects of the library as it is, by name."""
-    folder = tmp_path_factory.mktemp("objects")
-    return {unit: compile_unit(BINDINGS, unit, folder) for unit in units()}
+    return library(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
@@ -74,8 +72,8 @@ def test_the_checks_pass_without_a_bug(unit, objects, marked, checker, tmp_path)
         mutation = Mutation("none", "", "", "+".join(c for c in checks if c in chosen), unit)
         runnable(mutation)
         if mutation.check:
-            library = link(tmp_path / "library.so", base)
-            assert checker.outcome(library, mutation.check, mutation.variant, mutation.dtype) == "survived"
+            made = link(tmp_path / "library.so", base)
+            assert checker.outcome(made, mutation.check, mutation.variant, mutation.dtype) == "survived"
 
 
 # `make test` plants one bug in three, to stay under ten minutes; `make check-planted`, and every change, all of them.
@@ -87,5 +85,5 @@ def test_planted_in_the_library(mutation, objects, marked, checker, tmp_path):
     runnable(mutation)
     changed = compile_changed(tmp_path, mutation.unit, mutation.old, mutation.new)
     base = marked if mutation.check == "dispatch" else objects
-    library = link(tmp_path / "library.so", {**base, mutation.unit: changed})
-    assert checker.outcome(library, mutation.check, mutation.variant, mutation.dtype) in ("caught", "crashed")
+    made = link(tmp_path / "library.so", {**base, mutation.unit: changed})
+    assert checker.outcome(made, mutation.check, mutation.variant, mutation.dtype) in ("caught", "crashed")

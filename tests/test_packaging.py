@@ -33,7 +33,7 @@ MODULES = {
 
 @pytest.fixture(scope="module")
 def archives(tmp_path_factory):
-    """(wheel, sdist) built from a copy of the sources, the wheel out of the unpacked sdist."""
+    """(wheel, sdist) built from a copy of the sources, the wheel out of the unpacked sdist; quickly, not optimised."""
     if int(version("setuptools").split(".")[0]) < 77:
         pytest.skip("building needs setuptools 77 or newer: pip install 'eqkernel[test]'")
     copy = tmp_path_factory.mktemp("sources")
@@ -53,7 +53,8 @@ def archives(tmp_path_factory):
             (folder,) = (copy / "unpacked").iterdir()
         dist.mkdir(exist_ok=True)
         command = [sys.executable, "-c", build, kind, str(dist)]
-        subprocess.run(command, cwd=folder, check=True, capture_output=True)
+        environment = {**os.environ, "CFLAGS": "-O0"}
+        subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)
     (wheel,), (sdist,) = dist.glob("*.whl"), dist.glob("*.tar.gz")
     return wheel, sdist
 
