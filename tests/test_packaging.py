@@ -53,7 +53,7 @@ def archives(tmp_path_factory):
             (folder,) = (copy / "unpacked").iterdir()
         dist.mkdir(exist_ok=True)
         command = [sys.executable, "-c", build, kind, str(dist)]
-        environment = {**os.environ, "CFLAGS": "-O0"}
+        environment = {**os.environ, "EQKERNEL_CFLAGS": "-O0"}
         subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)
     (wheel,), (sdist,) = dist.glob("*.whl"), dist.glob("*.tar.gz")
     return wheel, sdist
