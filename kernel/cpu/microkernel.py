@@ -13,6 +13,7 @@ tiles and back.
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -24,6 +25,7 @@ from numba.extending import intrinsic
 VECTOR_BYTES = 64
 # With AVX-512 a vector is one of 32 registers. Else it is taken for two of 16, those of AVX2.
 WIDE = bool(llvm.get_host_cpu_features().get("avx512f"))
+REGISTER_BYTES = VECTOR_BYTES if WIDE else VECTOR_BYTES // 2
 # Rows of the blocks of a product: 14 x 2 vectors fill 32 registers, and 10 rows fit ten classes; 6 x 1 fill 16.
 HEIGHTS = (14, 10, 4, 1) if WIDE else (6, 4, 2, 1)
 PATCHES = (16, 4, 1) if WIDE else (4, 2, 1)  # those of a correlation
@@ -235,11 +237,13 @@ def transpose_square(typing, out, out_at, out_row, source, source_at, source_row
 
     def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
         out, out_at, out_row, source, source_at, source_row = args
-        e = Emitter(context, builder, sig.args[0])
+        e = Emitter(context, builder, sig.args[0], REGISTER_BYTES)  # smaller squares: a large one would spill
         out, source = e.pointer(sig.args[0], out, out_at), e.pointer(sig.args[3], source, source_at)
-        rows = [e.load(e.row(source, source_row, i)) for i in range(e.lanes)]
-        for i, row in enumerate(e.transpose(rows)):
-            e.store(row, e.row(out, out_row, i))
+        parts = range(VECTOR_BYTES // REGISTER_BYTES)
+        for down, across in product(parts, parts):
+            rows = [e.load(e.row(source, source_row, down * e.lanes + i), across) for i in range(e.lanes)]
+            for i, row in enumerate(e.transpose(rows)):
+                e.store(row, e.row(out, out_row, across * e.lanes + i), down)
         return context.get_dummy_value()
 
     return types.void(out, index, index, source, index, index), emit
