@@ -16,7 +16,7 @@ HEADERS = [*HERE.glob("include/*.h"), *HERE.glob("src/*.h")]
 TYPES = {"f32": "float", "f64": "double"}
 # Only the contractions that are written are wanted: every variant must give the same bits.
 FLAGS = ["-std=c99", "-O3", "-fvisibility=hidden", "-ffp-contract=off", "-fno-math-errno"]
-# Last, so it counts. CFLAGS, which conda sets to -O2 and others to worse, stands before ours and loses.
+# Last, so these count: CFLAGS, where conda has -O2, stands before ours and must lose.
 FLAGS += shlex.split(os.environ.get("EQKERNEL_CFLAGS", ""))
 
 

@@ -1,14 +1,13 @@
 """Planted bugs of the C library: small changes of its sources, each with the check of the real tests that must fail.
 
 A bug is compiled into one object alone, that of one variant and one type, and the check runs that variant and that
-type: so every variant's kernels must be tested. Everything is compiled without optimisation, which is quick and gives
-the same bits. Another kernel plants its own by lines in MUTATIONS, and by a check of its tests in c_checks.py.
+type: so every variant's kernels must be tested. What is changed is compiled without optimisation, which is quick and
+gives the same bits. Another kernel plants its own by lines in MUTATIONS, and by a check of its tests in c_checks.py.
 """
 
 from __future__ import annotations
 
 import ctypes
-import fcntl
 import os
 import shutil
 import subprocess
@@ -26,8 +25,8 @@ import eqkernel
 
 BINDINGS = Path(eqkernel.__file__).parent.parent / "bindings"
 CC = shutil.which("cc")
-FLAGS = ["-std=c99", "-O0", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off"]
-STRICT = ["-Wall", "-Wextra", "-Werror", "-pedantic", "-g"]
+FLAGS = ["-std=c99", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off"]
+STRICT = [*FLAGS, "-Wall", "-Wextra", "-Werror", "-pedantic", "-g"]
 AMX = ["-include", Path(__file__).parent / "shim" / "amx.h"]  # its instructions, in C
 EMULATED = {"amx_f32": AMX, "precision": AMX}
 
@@ -297,6 +296,8 @@ def compile_unit(bindings: Path, unit: str, folder: Path, flags: Sequence[str]) 
 
 def library(temporary: pytest.TempPathFactory) -> dict[str, Path]:
     """The objects of the library as it is, by name: compiled strictly, and once for all processes of this run."""
+    import fcntl  # which not every system has that collects these tests
+
     folder = temporary.getbasetemp()
     folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
     objects, making = folder / "library", folder / "library-in-the-making"
@@ -305,12 +306,12 @@ def library(temporary: pytest.TempPathFactory) -> dict[str, Path]:
         if not objects.exists():
             making.mkdir(exist_ok=True)
             for unit in units():
-                compile_unit(BINDINGS, unit, making, [*FLAGS, *STRICT])
+                compile_unit(BINDINGS, unit, making, [*STRICT, "-O1"])  # some warnings need an optimiser
             making.rename(objects)
     return {unit: objects / f"{unit}.o" for unit in units()}
 
 
-def compile_changed(folder: Path, unit: str, old: str, new: str, flags: Sequence[str] = (*FLAGS, "-w")) -> Path:
+def compile_changed(folder: Path, unit: str, old: str, new: str, flags: Sequence[str] = (*FLAGS, "-O0", "-w")) -> Path:
     """The object of src/`unit`.c in a copy in `folder`, where the one place that reads `old` reads `new`."""
     for name in ("src", "include"):
         shutil.copytree(BINDINGS / name, folder / name)

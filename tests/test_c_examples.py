@@ -8,7 +8,6 @@ from pathlib import Path
 import c_mutations
 import numpy as np
 import pytest
-from c_mutations import EMULATED
 
 import eqkernel as eq
 
@@ -28,9 +27,10 @@ def run(*command, **options):
 def library(tmp_path_factory):
     """The objects of the library, compiled strictly: those that others are tested with, but no emulated ones."""
     folder = tmp_path_factory.mktemp("library")
-    run(CC, *STRICT, "-O1", "-c", *(ROOT / f"src/{unit}.c" for unit in EMULATED), cwd=folder)
-    others = (path for unit, path in c_mutations.library(tmp_path_factory).items() if unit not in EMULATED)
-    return sorted((*folder.glob("*.o"), *others))
+    emulated = [ROOT / f"src/{unit}.c" for unit in c_mutations.EMULATED]
+    run(CC, *STRICT, "-O1", "-c", *emulated, cwd=folder)
+    made = {path.stem: path for path in folder.glob("*.o")}
+    return sorted((c_mutations.library(tmp_path_factory) | made).values())
 
 
 def test_the_example_compiles_strictly_and_learns(library, tmp_path):

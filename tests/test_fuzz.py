@@ -6,12 +6,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from c_mutations import BINDINGS, CC, EMULATED, Mutation, compile_changed, library
+from c_mutations import BINDINGS, CC, STRICT, Mutation, compile_changed, compile_unit, library, units
 
 HERE = Path(__file__).parent / "fuzz"
 FEATURES = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
 EXAMPLES = BINDINGS / "examples"
-STRICT = ["-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "-g", "-ffp-contract=off"]
 SANITIZERS = ["-O0", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 NEEDS = {"avx2": " avx2 ", "avx512": " avx512f ", "bf16": " avx512_bf16 "}  # of the processor, by the start of a name
 pytestmark = pytest.mark.skipif(CC is None, reason="needs a C compiler")
@@ -22,15 +21,12 @@ def runs(unit):
     return not FEATURES or NEEDS.get(unit.partition("_")[0], "") in FEATURES
 
 
-def compiled(folder, flags, *sources):
-    """Objects of sources, compiled strictly."""
-    made = []
-    for source in sources:
-        made.append(folder / f"{source.stem}.o")
-        emulated = EMULATED.get(source.stem, [])
-        command = [CC, *STRICT, *flags, *emulated, f"-I{BINDINGS / 'include'}", "-c", source, "-o", made[-1]]
-        done = subprocess.run(command, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
+def compiled(folder, flags, source):
+    """The object of a program, compiled strictly."""
+    made = folder / f"{source.stem}.o"
+    command = [CC, *STRICT, *flags, f"-I{BINDINGS / 'include'}", "-c", source, "-o", made]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
     return made
 
 
@@ -48,10 +44,10 @@ def sanitized(tmp_path_factory):
     probe = [CC, *SANITIZERS, folder / "probe.c", "-o", folder / "probe"]
     if subprocess.run(probe, capture_output=True).returncode:
         pytest.skip("this compiler has no sanitizers")
-    sources = [BINDINGS / "src" / f"{unit}.c" for unit in library(tmp_path_factory) if runs(unit)]
-    watched = compiled(folder, SANITIZERS, *sources)
-    watched += compiled(folder, [*SANITIZERS, "-DSTANDALONE"], HERE / "abi.c")
-    return library(tmp_path_factory) | {path.stem: path for path in watched}
+    flags = [*STRICT, *SANITIZERS]
+    watched = {unit: compile_unit(BINDINGS, unit, folder, flags) for unit in units() if runs(unit)}
+    harness = {"abi": compiled(folder, [*SANITIZERS, "-DSTANDALONE"], HERE / "abi.c")}
+    return library(tmp_path_factory) | watched | harness
 
 
 def test_the_sanitizers_find_nothing_in_random_calls(sanitized, tmp_path):
@@ -63,7 +59,7 @@ def test_the_sanitizers_find_nothing_in_random_calls(sanitized, tmp_path):
 
 def test_the_sanitizers_find_nothing_in_the_example(sanitized, tmp_path):
     objects = [path for name, path in sanitized.items() if name != "abi"]
-    objects += compiled(tmp_path, SANITIZERS, EXAMPLES / "train.c")
+    objects.append(compiled(tmp_path, SANITIZERS, EXAMPLES / "train.c"))
     done = subprocess.run([linked(tmp_path / "train", SANITIZERS, objects)], capture_output=True, text=True)
     assert done.returncode == 0 and not done.stderr, done.stderr
     assert "4 of 4 right" in done.stdout
@@ -93,11 +89,11 @@ def test_random_calls_find_a_planted_bug(planted, sanitized, tmp_path):
 @pytest.mark.skipif(shutil.which("valgrind") is None, reason="needs valgrind: make check-valgrind")
 def test_valgrind_finds_nothing(tmp_path, tmp_path_factory):
     """Neither memory that was never set, nor leaks: the example, and random calls."""
+    objects = library(tmp_path_factory).values()
     valgrind = ["valgrind", "--quiet", "--error-exitcode=9", "--leak-check=full"]
     for source, arguments in ((EXAMPLES / "train.c", []), (HERE / "abi.c", ["500", "loose"])):
-        objects = compiled(tmp_path, ["-O1", "-DSTANDALONE"], source)
-        objects += library(tmp_path_factory).values()
-        program = linked(tmp_path / source.stem, [], objects)
+        main = compiled(tmp_path, ["-O1", "-DSTANDALONE"], source)
+        program = linked(tmp_path / source.stem, [], [*objects, main])
         done = subprocess.run([*valgrind, program, *arguments], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
 

@@ -3,6 +3,7 @@
 import ast
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -68,6 +69,12 @@ def test_the_wheel_holds_every_module_and_nothing_else(archives):
     assert bool(built) is (shutil.which("cc") is not None)
     assert "-cp311-abi3-" in archives[0].name
     assert b"eqkernel = eqkernel.cli:main" in entry
+
+
+def test_flags_of_the_environment_come_last(monkeypatch):
+    monkeypatch.setenv("EQKERNEL_CFLAGS", "-O0 -DNAME='two words'")
+    *_, options = runpy.run_path(str(ROOT / "bindings/build.py"))["ffi"]._assigned_source
+    assert options["extra_compile_args"][-2:] == ["-O0", "-DNAME=two words"]
 
 
 def test_the_sdist_holds_what_a_packager_needs(archives):
