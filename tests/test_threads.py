@@ -7,6 +7,8 @@ import sys
 import threading
 import time
 import weakref
+from collections import defaultdict
+from queue import SimpleQueue
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,6 +17,7 @@ import pytest
 import eqkernel as eq
 from eqkernel.cpu import threads
 from eqkernel.cpu.threads import WORTH_A_THREAD, spread
+from eqkernel.cpu.watch import changes, flag, looks_in
 
 MUCH = 2 * WORTH_A_THREAD
 
@@ -57,7 +60,9 @@ def test_every_part_is_done_once():
 def late(monkeypatch):
     """A team whose workers nobody has woken."""
     team = threads.Team()
-    team.workers += [SimpleNamespace(busy=threading.Lock()) for _ in range(2)]
+    with monkeypatch.context() as patch:
+        patch.setattr(threads, "Thread", lambda **_: SimpleNamespace(start=lambda: None))
+        assert team.gather(2)
     monkeypatch.setattr(threads, "_team", team)
     return team
 
@@ -101,6 +106,62 @@ def test_a_hand_over_never_loses_a_part():
     for _ in range(5000):
         spread(run, 3, MUCH)
     assert count.tolist() == [5000] * 3
+
+
+def test_waiting_awake_needs_no_gil_and_sees_a_change():
+    number = flag()
+    assert number.ctypes.data % 64 == 0 and number.nbytes == 64
+    assert not changes(number, 0, 1000) and changes(number, 1, 1)
+    other = threading.Timer(0.05, lambda: number.__setitem__(0, 7))
+    other.start()
+    assert changes(number, 0, looks_in(20))
+
+
+def test_who_waits_awake_hears_the_bell(monkeypatch):
+    """And says that he rests: else workers or the caller would wait for 20 seconds in vain, and then sleep."""
+    heard, listen, team = defaultdict(list), threads.listen, threads.Team()
+
+    def listening(*arguments):
+        rung = listen(*arguments)
+        heard[threading.get_ident()].append(rung)
+        return rung
+
+    monkeypatch.setattr(threads, "_team", team)
+    monkeypatch.setattr(threads, "listen", listening)
+    monkeypatch.setattr(threads, "AWAKE", 20)
+    for _ in range(4):
+        assert done() == TEAM
+    assert [waits[:3] for waits in heard.values()] == [[True] * 3] * 2
+    assert all(changes(worker.idle, 0, looks_in(20)) for worker in team.workers)
+    team.bell += 1
+
+
+def test_who_comes_late_hears_of_the_work_after(late, monkeypatch):
+    rung, listen = SimpleQueue(), threads.listen
+    monkeypatch.setattr(threads, "listen", lambda *arguments: rung.put(listen(*arguments)))
+    monkeypatch.setattr(threads, "AWAKE", 20)
+    for _ in range(2):
+        assert done(together=1) == (of(3), 1)
+    threading.Thread(target=late.workers[0]._serve, args=(late.works, late.bell), daemon=True).start()
+    assert rung.get(timeout=10)
+    late.bell += 1
+
+
+def test_who_waits_in_vain_sleeps_at_once_ever_more_often(monkeypatch):
+    looked = defaultdict(list)
+
+    def listening(idle, bell, heard, looks, late):
+        mine = looked[threading.get_ident()]
+        mine.append(looks)
+        idle[0] = 1
+        return len(mine) == 18  # once he hears
+
+    monkeypatch.setattr(threads, "_team", threads.Team())
+    monkeypatch.setattr(threads, "listen", listening)
+    for _ in range(220):
+        assert done() == TEAM
+    for looks in looked.values():
+        assert list(np.flatnonzero(looks[:219])) == [0, 3, 8, 17, 18, 21, 26, 35, 52, 85, 150, 215]
 
 
 @pytest.mark.parametrize("culprit", [0, 1, 2])

@@ -2,6 +2,10 @@
 
 There is one team: whoever finds it at work, be it another thread of Python or a part of the very work, does all of his
 alone, to the same bits. A worker that comes late, as on a busy machine, finds that the others have done his parts too.
+
+Between two works threads stay awake for a moment, as the next one often comes at once. Who is awake must not meet
+another at the GIL, where he would be put to sleep: a worker leaves it to the caller until he is in his own part, and
+the caller waits without it until the worker has given it back.
 """
 
 from __future__ import annotations
@@ -11,19 +15,26 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from threading import Lock, Thread
 
+from numpy.typing import NDArray
+
 from ..errors import EqkernelError, is_whole
+from .watch import changes, flag, listen, looks_in
 
 Run = Callable[[int, int], None]
 
 WORTH_A_THREAD = 5e7  # operations, 0.25 ms where half of them fall out with their zeros; a worker wakes in 0.05
+AWAKE = 1e-3  # seconds that a thread waits awake: more than there is between two training steps
+HEAD_START = 3e-6  # seconds from the bell until the caller has come to his own part, and the GIL is free
+NAPS = 64  # works, at most, after which a worker sleeps at once, having waited awake in vain
 SHARES = 2  # parts a thread, at most: more even the ends out, and cost a call each
 
 
 class Work:
     """The parts of a work that nobody has taken yet, and what those raised that failed."""
 
-    def __init__(self, run: Run, parts: int) -> None:
+    def __init__(self, run: Run, parts: int, number: int) -> None:
         self.run: Run | None = run
+        self.number = number  # what the bell shows when it has rung for this work
         self.parts = parts
         self.left = [*range(parts)][::-1]
         self.errors: list[BaseException] = []
@@ -52,31 +63,54 @@ class Work:
 class Worker:
     """A thread that shares in the works it is offered; it holds `busy` while it may have a part of one."""
 
-    def __init__(self, works: SimpleQueue[Work]) -> None:
-        self.busy = Lock()
+    def __init__(self, works: SimpleQueue[Work], bell: NDArray) -> None:
+        self.busy, self.idle = Lock(), flag()
         # A daemon: it holds nothing that an interpreter which shuts down would have to wait for.
-        Thread(target=self._serve, args=(works,), name="eqkernel", daemon=True).start()
+        Thread(target=self._serve, args=(works, bell), name="eqkernel", daemon=True).start()
 
-    def _serve(self, works: SimpleQueue[Work]) -> None:
+    def _serve(self, works: SimpleQueue[Work], bell: NDArray) -> None:
+        awake, late = looks_in(AWAKE), looks_in(HEAD_START)
+        vain = naps = 0
         while True:
             work = works.get()
             with self.busy:
+                self.idle[0] = 0
                 work.share()
+            if listen(self.idle, bell, work.number, 0 if naps else awake, late):
+                vain = 0
+            elif naps:
+                naps -= 1
+            else:
+                vain += 1
+                naps = min(2**vain, NAPS)
+
+    def rest(self) -> None:
+        """Until he has no part of a work, whose caller this is."""
+        if self.busy.locked():
+            changes(self.idle, 0, looks_in(AWAKE))
+        with self.busy:
+            pass
 
 
 class Team:
-    """Workers, and the queue in which they find works; `taken` while one is being done."""
+    """Workers, the queue in which they find works and the bell that tells of one; `taken` while one is being done."""
 
     def __init__(self) -> None:
-        self.taken = Lock()
+        self.taken, self.bell = Lock(), flag()
         self.works: SimpleQueue[Work] = SimpleQueue()
         self.workers: list[Worker] = []
+
+    def offer(self, work: Work, count: int) -> None:
+        """Tell so many workers of a work."""
+        for _ in range(count):
+            self.works.put(work)
+        self.bell[0] = work.number  # the last of it: who hears that will want the GIL
 
     def gather(self, count: int) -> bool:
         """Whether there are so many workers; those that are missing are made, if the system lets one."""
         try:
             while len(self.workers) < count:
-                self.workers.append(Worker(self.works))
+                self.workers.append(Worker(self.works, self.bell))
         except RuntimeError:  # no thread to be had, or the interpreter is shutting down
             return False
         return True
@@ -85,8 +119,7 @@ class Team:
         """Until no worker has a part, whatever interrupts: kernels at work use arrays of the caller's."""
         try:
             for worker in self.workers:
-                with worker.busy:
-                    pass
+                worker.rest()
         except BaseException:
             self.wait()
             raise
@@ -134,10 +167,9 @@ def spread(run: Run, parts: int, flops: float) -> None:
         if not team.gather(threads - 1):
             run(0, 1)
             return
-        work = Work(run, min(parts, SHARES * threads))
+        work = Work(run, min(parts, SHARES * threads), int(team.bell[0]) + 1)
         try:
-            for _ in range(threads - 1):
-                team.works.put(work)
+            team.offer(work, threads - 1)
             work.share()
         finally:
             work.left.clear()
