@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..connections import Connection, Conv
-from ..costs import CrossEntropy, SquaredError
+from ..costs import CrossEntropy, SquaredError, check_target_finite
 from ..cpu import layered
 from ..cpu.threads import WORTH_A_THREAD, get_threads, spread
 from ..errors import EqkernelError
+from ..interop import check_finite
 from ..optimisers import Optimiser
 from ..schedules import FORMS, NUDGES, ORDERS, Schedule
 from ..step import Whole
@@ -114,6 +115,7 @@ class Layered(layered.Layered):
     """The phases of one layered network."""
 
     workspace: Workspace | None
+    refuses_nan = True  # in the input and the target of a phase
 
     def __init__(self, network: Network, layers: NDArray) -> None:
         self.network, self.layers = network, layers
@@ -138,8 +140,8 @@ class Layered(layered.Layered):
         workspace = self.reserve(len(x), reuse)
         workspace.prepare(x, schedule)
         self._pack(workspace)
-        tiles = self._over_tiles(workspace, workspace.run.free_phase, schedule.free_steps)
-        return self._freed(workspace, x, tiles)
+        tiles = self._over_tiles(workspace, workspace.run.free_phase, schedule.free_steps, x)
+        return self._freed(workspace, x, workspace.settled(tiles)[0])
 
     def nudged(
         self, workspace: Workspace, x: NDArray, target: NDArray, beta: float, variant: str, schedule: Schedule  # type: ignore[override]
@@ -148,8 +150,8 @@ class Layered(layered.Layered):
         workspace.prepare(x, schedule)
         workspace.aim(target, beta, variant, schedule)
         self._pack(workspace)
-        tiles = self._over_tiles(workspace, workspace.run.nudged_phase, schedule.nudged_steps)
-        return self._drawn(workspace, x, tiles)
+        tiles = self._over_tiles(workspace, workspace.run.nudged_phase, schedule.nudged_steps, x, target)
+        return self._drawn(workspace, x, workspace.settled(tiles)[1])
 
     def both(
         self, x: NDArray, target: NDArray, beta: float, variant: str, schedule: Schedule
@@ -159,8 +161,9 @@ class Layered(layered.Layered):
         workspace.prepare(x, schedule)
         workspace.aim(target, beta, variant, schedule)
         self._pack(workspace)
-        tiles = self._over_tiles(workspace, workspace.run.settle, schedule.free_steps + schedule.nudged_steps)
-        return self._freed(workspace, x, tiles), self._drawn(workspace, x, tiles)
+        steps = schedule.free_steps + schedule.nudged_steps
+        free, nudged = workspace.settled(self._over_tiles(workspace, workspace.run.settle, steps, x, target))
+        return self._freed(workspace, x, free), self._drawn(workspace, x, nudged)
 
     def step(
         self, x: NDArray, target: NDArray | None, labels: NDArray | None, beta: float, variant: str,
@@ -187,14 +190,13 @@ class Layered(layered.Layered):
             self._pack(workspace)
             workspace.make_room(get_threads())
             try:
-                self._over_tiles(workspace, run.settle, schedule.free_steps + schedule.nudged_steps)
+                self._over_tiles(workspace, run.settle, schedule.free_steps + schedule.nudged_steps, x, target)
             except EqkernelError:
                 return None
             if run.measure(job, workspace.loss, workspace.correct):
                 return None
             spread(lambda part, parts: check(run.update(job, part, parts)), get_threads(), flops)
-        tiles = run.tiles(job)
-        return Whole(workspace.settled(0, tiles), workspace.settled(1, tiles), workspace.loss[0], workspace.correct[0])
+        return Whole(*workspace.settled(run.tiles(job)), workspace.loss[0], workspace.correct[0])
 
     def _pack(self, workspace: Workspace) -> None:
         """Brings the weights into the form of the workspace's precision."""
@@ -202,16 +204,23 @@ class Layered(layered.Layered):
             pack = lambda part, parts: check(workspace.run.pack(workspace.job, part, parts))  # noqa: E731
             spread(pack, get_threads(), 10.0 * self.synapses)  # instructions a weight, as counted
 
-    def _over_tiles(self, workspace: Workspace, phase: Any, steps: int) -> int:  # type: ignore[override]
-        """Runs all tiles; how many these are."""
+    def _over_tiles(  # type: ignore[override]
+        self, workspace: Workspace, phase: Any, steps: int, x: NDArray, target: NDArray | None = None
+    ) -> int:
+        """Runs all tiles of a phase of these samples; how many tiles these are."""
         job = workspace.job
         count = workspace.run.tiles(job)
+
+        def settle(first: int, last: int) -> None:
+            if status := phase(job, first, last):
+                check_numbers(status, x, target)
+
         if count == 1:
-            check(phase(job, 0, 1))
+            settle(0, 1)
             return 1
 
         def part(index: int, parts: int) -> None:
-            check(phase(job, count * index // parts, count * (index + 1) // parts))
+            settle(count * index // parts, count * (index + 1) // parts)
 
         spread(part, count, 2.0 * self.synapses * job.batch * steps)
         return count
@@ -242,6 +251,15 @@ class Layered(layered.Layered):
             check(run.update(job, index, parts))
 
         spread(part, get_threads(), 4.0 * self.synapses * len(x))
+
+
+def check_numbers(status: int, x: NDArray, target: NDArray | None) -> None:
+    """EqkernelError for a status that is not EQK_OK: which of the two arrays holds a NaN, if one does."""
+    if status == lib.EQK_NOT_FINITE:
+        check_finite("x", x)
+        if target is not None:
+            check_target_finite(target)
+    check(status)
 
 
 def positions(connection: Connection, network: Network) -> int:

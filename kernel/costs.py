@@ -47,6 +47,12 @@ class Cost(ABC):
         Raises EqkernelError for an empty batch, another shape or type, a label outside 0..classes-1, a NaN or
         an infinity. The result is a new C-ordered array.
         """
+        target = self.shaped(y, classes, dtype)
+        check_target_finite(target)
+        return target if target.flags.owndata and target is not y else target.copy()
+
+    def shaped(self, y: ArrayLike, classes: int, dtype: DTypeLike) -> NDArray:
+        """As `targets`, but numbers may be anything, and a C-ordered array of the type comes back itself."""
         try:
             y = np.asarray(y)
         except ValueError as error:
@@ -57,16 +63,12 @@ class Cost(ABC):
             return one_hot(y, classes, dtype)
         if y.ndim != 2 or y.shape[1] != classes:
             raise EqkernelError(f"y has shape {y.shape}: pass labels of shape (B,) or targets of shape (B, {classes})")
-        if y.dtype == dtype:
-            target = y.copy()
-        else:
-            if y.dtype.kind not in "fiub":
-                raise EqkernelError(f"y has type {y.dtype}: targets must be real numbers")
-            with np.errstate(over="ignore"):  # what overflows `dtype` is refused as the infinity it becomes
-                target = np.array(y, dtype, order="C")
-        if not all_finite(target):
-            raise EqkernelError(f"y holds a NaN, an infinity or a number too large for {target.dtype}")
-        return target
+        if y.dtype == dtype and y.flags.c_contiguous:
+            return y
+        if y.dtype.kind not in "fiub":
+            raise EqkernelError(f"y has type {y.dtype}: targets must be real numbers")
+        with np.errstate(over="ignore"):  # what overflows `dtype` is refused as the infinity it becomes
+            return np.array(y, dtype, order="C")
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
@@ -116,6 +118,12 @@ class BinaryCrossEntropy(Cost):
         if np.ndim(y) == 2 and ((target < 0) | (target > 1)).any():
             raise EqkernelError("binary-cross-entropy targets must be probabilities: numbers in [0, 1]")
         return target
+
+
+def check_target_finite(target: NDArray) -> None:
+    """EqkernelError if a target holds a NaN or an infinity."""
+    if not all_finite(target):
+        raise EqkernelError(f"y holds a NaN, an infinity or a number too large for {target.dtype}")
 
 
 COSTS: dict[str, Cost] = {cost.name: cost for cost in (SquaredError(), CrossEntropy(), BinaryCrossEntropy())}

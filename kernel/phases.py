@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .costs import Cost
 from .errors import DivergenceError, EqkernelError, all_finite, as_array, is_finite, lookup
 from .interop import check_finite, on_device, returner, stream_of, targets_of, to_network
 from .outcomes import FIXED_STEPS, SETTLED, Outcome, UnsettledWarning, judge
@@ -198,7 +199,8 @@ def measure(network: Network, free: Equilibrium, y: ArrayLike) -> tuple[float, f
 def check_input(network: Network, x: ArrayLike) -> NDArray:
     """x as a C-contiguous (B, n_0) array of the network's type, where it computes; EqkernelError if it cannot be one.
 
-    A NaN in a device array shows only in what comes of it: to look for it here would stop the device.
+    A NaN in a device array shows only in what comes of it: to look for it here would stop the device. One that an
+    engine looks for itself, which `refuses_nan`, is left to it.
     """
     n = network.sizes[0]
     given_on_device = on_device(x)
@@ -215,7 +217,8 @@ def check_input(network: Network, x: ArrayLike) -> NDArray:
             raise EqkernelError(f"x has type {x.dtype}: the input must be real numbers")
         with np.errstate(over="ignore"):
             x = np.ascontiguousarray(x, network.dtype)
-    check_finite("x", x)
+    if not getattr(network.engine, "refuses_nan", False):
+        check_finite("x", x)
     return network.arrays.asarray(x)
 
 
@@ -227,8 +230,15 @@ def check_nudge(beta: float, variant: str) -> None:
 
 
 def check_target(network: Network, y: ArrayLike, batch: int) -> NDArray:
-    """The targets (B, n_L) of labels or targets y, where the network computes; EqkernelError if they are not B."""
-    target = targets_of(network, y)
+    """The targets (B, n_L) of labels or targets y, where the network computes; EqkernelError if they are not B.
+
+    They may be y itself, and hold a NaN where the engine `refuses_nan`.
+    """
+    cost, refuses_nan = network.cost, getattr(network.engine, "refuses_nan", False)
+    if refuses_nan and type(cost).targets is Cost.targets and isinstance(y, np.ndarray):  # any number may be a target
+        target = cost.shaped(y, network.sizes[-1], network.dtype)
+    else:
+        target = targets_of(network, y)
     if len(target) != batch:
         raise EqkernelError(f"x has {batch} samples and y has {len(target)}")
     return target

@@ -90,20 +90,41 @@ def test_nothing_is_written_beyond_the_workspace(dtype, adaptation):
 
 
 @pytest.mark.parametrize("dtype", test_verbs.DTYPES)
-@pytest.mark.parametrize("cause", ["a sample is NaN", "weights that amplify"])
+@pytest.mark.parametrize("cause", ["a weight is NaN", "weights that amplify"])
 def test_a_step_that_diverges_says_so_and_does_not_learn(cause, dtype):
     run = library.functions(np.dtype(dtype))
     workspace, (net, x, _, moments) = job_of(3, dtype, neuron="linear", schedule="converged")
-    if cause == "a sample is NaN":
-        x[1, 2] = np.nan
+    x[:] = 1
+    if cause == "a weight is NaN":
+        net.parameters[0][0, 2] = np.nan
     else:
-        x[:] = 1
         net.buffer *= net.dtype.type(1e12)
     before = net.buffer.copy()
     assert run.train_step(workspace.job, ffi.NULL, ffi.NULL) == lib.EQK_DIVERGED
     np.testing.assert_array_equal(net.buffer, before)
     assert not moments.any()
     assert not np.isfinite(workspace.report[:, 1]).any()  # nor did the residuals of either phase
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", test_verbs.DTYPES)
+def test_samples_that_are_not_finite_are_refused_where_they_count(dtype, value):
+    """Those of the tiles that run: of x where the free phase does, of the target where the nudged one does."""
+    run, lanes = library.functions(np.dtype(dtype)), lib.EQK_TILE // np.dtype(dtype).itemsize
+    workspace, (net, x, target, _) = job_of(2 * lanes, dtype)
+    job, phases = workspace.job, (run.free_phase, run.nudged_phase, run.settle)
+    before, bad, fine = net.buffer.copy(), lib.EQK_NOT_FINITE, lib.EQK_OK
+    for array, says in ((x, (bad, fine, bad)), (target, (fine, bad, bad))):
+        for place in (0, lanes - 1, lanes, 2 * lanes - 1):
+            tile = place // lanes
+            for column in (0, -1):
+                spoilt, array[place, column] = array[place, column], value
+                assert [phase(job, tile, tile + 1) for phase in phases] == list(says)
+                assert [phase(job, 1 - tile, 2 - tile) for phase in phases] == [fine] * 3
+                assert run.train_step(job, ffi.NULL, ffi.NULL) == bad
+                array[place, column] = spoilt
+    np.testing.assert_array_equal(net.buffer, before)
+    assert [phase(job, 0, 2) for phase in phases] == [fine] * 3
 
 
 # -- verbs ---------------------------------------------------------------------------------------------------------

@@ -41,7 +41,8 @@ typedef enum {
     EQK_MISALIGNED = 5,      /* a pointer is not aligned as its type must be */
     EQK_NOT_SUPPORTED = 6,   /* this processor, or this build, cannot run the variant */
     EQK_WRONG_VERSION = 7,   /* the caller was compiled with another version of this header */
-    EQK_DIVERGED = 8         /* the states left the finite numbers: the weights were not changed */
+    EQK_DIVERGED = 8,        /* the states left the finite numbers: the weights were not changed */
+    EQK_NOT_FINITE = 9       /* x or target holds a NaN or an infinity: nothing was computed */
 } eqk_status;
 
 /* Which code runs. EQK_AUTO is the fastest that the processor has; the others differ in speed alone. */
@@ -195,7 +196,8 @@ EQK_API int64_t EQK(tiles)(const EQK(job) * job);
 EQK_API eqk_status EQK(pack)(const EQK(job) * job, int64_t part, int64_t parts);
 
 /* The phases of tiles first..last - 1, of which each may run in a thread of its own. Settles from rest; under the
- * nudge, from the free state that work holds; both, tile by tile. */
+ * nudge, from the free state that work holds; both, tile by tile. EQK_NOT_FINITE for a NaN or an infinity in these tiles'
+ * samples, of x before a free phase and of target before a nudged one. */
 EQK_API eqk_status EQK(free_phase)(const EQK(job) * job, int64_t first, int64_t last);
 EQK_API eqk_status EQK(nudged_phase)(const EQK(job) * job, int64_t first, int64_t last);
 EQK_API eqk_status EQK(settle)(const EQK(job) * job, int64_t first, int64_t last);
@@ -211,7 +213,7 @@ EQK_API eqk_status EQK(update)(const EQK(job) * job, int64_t part, int64_t parts
  * steps has grown. */
 EQK_API eqk_status EQK(measure)(const EQK(job) * job, double *loss, int64_t *correct);
 
-/* Both phases of the whole batch, eqk_measure, and unless that says EQK_DIVERGED the update. */
+/* Both phases of the whole batch, eqk_measure, and the update, unless one of them refuses. */
 EQK_API eqk_status EQK(train_step)(const EQK(job) * job, double *loss, int64_t *correct);
 
 /* -- verbs: each adds into its first argument ------------------------------------------------------------------------

@@ -190,6 +190,25 @@ static eqk_status choose_phases(const EQK(job) * job, PHASES *chosen) {
     return EQK_OK;
 }
 
+static int all_finite(const EQK_REAL *x, int64_t count) {
+    int other = 0;
+    for (int64_t i = 0; i < count; i++)
+        other |= x[i] - x[i] != 0; /* a NaN, as infinity less infinity is */
+    return !other;
+}
+
+/* The samples of tiles first..last - 1. */
+static eqk_status check_samples(const EQK(job) * job, int64_t first, int64_t last, int free, int nudged) {
+    int64_t width = width_of(job->layers, job->count, CHAINS), begin = first * width, end = last * width;
+    int64_t inputs = job->layers[0].size, outputs = job->layers[job->count - 1].size;
+    end = end < job->batch ? end : job->batch;
+    if (free)
+        REQUIRE(all_finite(job->x + begin * inputs, (end - begin) * inputs), EQK_NOT_FINITE);
+    if (nudged && job->target)
+        REQUIRE(all_finite(job->target + begin * outputs, (end - begin) * outputs), EQK_NOT_FINITE);
+    return EQK_OK;
+}
+
 static eqk_status phases(const EQK(job) * job, int64_t first, int64_t last, int free, int nudged) {
     PHASES run;
     CHECK(check_job(job));
@@ -197,6 +216,7 @@ static eqk_status phases(const EQK(job) * job, int64_t first, int64_t last, int 
     if (nudged)
         CHECK(check_nudge(job));
     CHECK(choose_phases(job, &run));
+    CHECK(check_samples(job, first, last, free, nudged));
     for (int64_t tile = first; tile < last; tile++) {
         if (free)
             run.free_phase(job, tile);

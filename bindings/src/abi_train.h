@@ -69,6 +69,7 @@ eqk_status EQK(train_step)(const EQK(job) * job, double *loss, int64_t *correct)
     CHECK(check_update(job));
     CHOOSE(job->variant);
     CHECK(choose_phases(job, &phase));
+    CHECK(check_samples(job, 0, tiles_in(job), 1, 1));
     if (phase.pack)
         phase.pack(job, 0, 1);
     for (int64_t tile = 0; tile < tiles_in(job); tile++) {

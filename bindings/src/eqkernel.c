@@ -14,8 +14,9 @@ const char *eqk_status_text(int status) {
         "this processor or this build cannot run the variant",
         "the caller was compiled with another version of eqkernel.h",
         "the states left the finite numbers",
+        "x or target holds a NaN or an infinity",
     };
-    return status >= 0 && status <= EQK_DIVERGED ? texts[status] : "no status of eqkernel";
+    return status >= 0 && status <= EQK_NOT_FINITE ? texts[status] : "no status of eqkernel";
 }
 
 const char *eqk_variant_name(int variant) {

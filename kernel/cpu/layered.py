@@ -86,12 +86,13 @@ class Workspace:
         """How many tiles so many samples fill."""
         return -(-batch // self.width)
 
-    def settled(self, phase: int, tiles: int) -> Settled:
-        """Steps, residual and early residual of a phase (0 free, 1 nudged), those of the slowest of its tiles."""
-        first = phase * tiles
-        slowest = self.report[first] if tiles == 1 else self.report[first : first + tiles].max(axis=0)  # a NaN wins
-        taken, residual, early = slowest.tolist()
-        return int(taken), residual, early
+    def settled(self, tiles: int) -> tuple[Settled, Settled]:
+        """Steps, residual and early residual of the free and the nudged phase, of the slowest of so many tiles."""
+        reports = self.report[: 2 * tiles]
+        if tiles > 1:
+            reports = reports.reshape(2, tiles, 3).max(axis=1)  # a NaN wins
+        (free, residual, early), (nudged, residual_too, early_too) = reports.tolist()
+        return (int(free), residual, early), (int(nudged), residual_too, early_too)
 
     @property
     def nbytes(self) -> int:
@@ -134,11 +135,11 @@ class Layered:
         """The free phase from rest, x (B, n_0)."""
         workspace = self.reserve(len(x), reuse)
         count = self._over_tiles(workspace, len(x), self._free(workspace, x, schedule, self._finite(len(x), 1)))
-        return self._freed(workspace, x, count)
+        return self._freed(workspace, x, workspace.settled(count)[0])
 
-    def _freed(self, workspace: Workspace, x: NDArray, count: int) -> Free:
-        """The result of a free phase of so many tiles."""
-        return workspace, [x, *workspace.views("state", len(x))], workspace.settled(0, count)
+    def _freed(self, workspace: Workspace, x: NDArray, settled: Settled) -> Free:
+        """The result of a free phase that settled like this."""
+        return workspace, [x, *workspace.views("state", len(x))], settled
 
     def _finite(self, batch: int, first: int) -> bool:
         """Whether the weights of layers `first`, ... are known to be finite: a single sample has no use for it."""
@@ -171,7 +172,7 @@ class Layered:
         """Mean and difference, per unit of beta, of the nudged states, from the free state that `workspace` holds."""
         finite = self._finite(len(x), 2)  # the input's drive is that of the free phase
         count = self._over_tiles(workspace, len(x), self._nudged(workspace, target, beta, variant, schedule, finite))
-        return self._drawn(workspace, x, count, self._mean(variant, schedule))
+        return self._drawn(workspace, x, workspace.settled(count)[1], self._mean(variant, schedule))
 
     def _nudged(
         self, workspace: Workspace, target: NDArray, beta: float, variant: str, schedule: Schedule, finite: bool
@@ -190,10 +191,10 @@ class Layered:
         channels = 2 if form in (tiles.RUN_STATES, tiles.RUN_MEAN_DIFFERENCE) else 1
         return run, channels * schedule.nudged_steps * self._products(schedule)
 
-    def _drawn(self, workspace: Workspace, x: NDArray, count: int, mean: str = "mean") -> Nudged:
-        """The result of a nudged phase of so many tiles, whose mean the workspace calls `mean`."""
+    def _drawn(self, workspace: Workspace, x: NDArray, settled: Settled, mean: str = "mean") -> Nudged:
+        """The result of a nudged phase that settled like this, whose mean the workspace calls `mean`."""
         m, d = workspace.views(mean, len(x)), workspace.views("difference", len(x))
-        return [x, *m], [x, *d], workspace.settled(1, count)
+        return [x, *m], [x, *d], settled
 
     def _mean(self, variant: str, schedule: Schedule) -> str:
         """Where the difference alone settles, the mean is the free state, and nothing writes it a second time."""
@@ -228,7 +229,8 @@ class Layered:
             workspace, len(x), self._free(workspace, x, schedule, finite),
             self._nudged(workspace, target, beta, variant, schedule, finite),
         )  # fmt: skip
-        return self._freed(workspace, x, count), self._drawn(workspace, x, count, self._mean(variant, schedule))
+        free, nudged = workspace.settled(count)
+        return self._freed(workspace, x, free), self._drawn(workspace, x, nudged, self._mean(variant, schedule))
 
     def step(
         self, x: NDArray, target: NDArray | None, labels: NDArray | None, beta: float, variant: str,

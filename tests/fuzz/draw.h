@@ -220,7 +220,7 @@ static int same(const void *a, const void *b, size_t size, size_t item) {
 }
 
 static void judge(eqk_status status, int may_diverge) {
-    MUST(status >= EQK_OK && status <= EQK_DIVERGED && strlen(eqk_status_text((int)status)) > 3);
+    MUST(status >= EQK_OK && status <= EQK_NOT_FINITE && strlen(eqk_status_text((int)status)) > 3);
     MUST(status != EQK_DIVERGED || may_diverge);
     if (status == EQK_OK || status == EQK_DIVERGED) {
         MUST(!broken);

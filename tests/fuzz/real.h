@@ -312,6 +312,38 @@ static eqk_status EQK(settled)(const EQK(job) * job, double *loss, int64_t *corr
     return status ? status : EQK(measure)(job, loss, correct);
 }
 
+/* Whether the numbers, n a sample, of tiles first..last - 1 are finite; with `mend` they become so. */
+static int EQK(finite_samples)(const EQK(job) * job, const EQK_REAL *numbers, int64_t n, int64_t first, int64_t last,
+                               int mend) {
+    int64_t width = EQK_TILE / (int64_t)sizeof(EQK_REAL), end;
+    int others = 0;
+    for (int64_t l = 1; l < job->count; l++)
+        if (job->layers[l].kernel) {
+            width /= 2;
+            break;
+        }
+    end = last * width < job->batch ? last * width : job->batch;
+    for (int64_t i = first * width * n; i < end * n; i++)
+        if (!isfinite(numbers[i])) {
+            others++;
+            if (mend)
+                ((EQK_REAL *)numbers)[i] = 0;
+        }
+    return mend || !others;
+}
+
+/* Samples that are not finite are refused, but by eqk_measure, which does not look at them. */
+static void EQK(judge_samples)(const EQK(job) * job, int which, int64_t first, int64_t last, int64_t tiles) {
+    const eqk_layer *layers = job->layers;
+    int all = which == MEASURE || which == TRAIN_STEP, fine = 1;
+    first = all ? 0 : first, last = all ? tiles : last;
+    if (which != NUDGED_PHASE)
+        fine &= EQK(finite_samples)(job, job->x, layers[0].size, first, last, which == MEASURE);
+    if (which != FREE_PHASE && job->target)
+        fine &= EQK(finite_samples)(job, job->target, layers[job->count - 1].size, first, last, which == MEASURE);
+    broken |= !fine;
+}
+
 /* A job that has what `which` needs, and nothing else. */
 static void EQK(phases)(int which) {
     EQK(job) job = {0}, *place;
@@ -353,6 +385,8 @@ static void EQK(phases)(int which) {
     if (settles && which != MEASURE && which != TRAIN_STEP && spoil())
         last = among(2) ? first - 1 : tiles + 1;
     place = array(1, sizeof job, 0);
+    if (settles && !broken)
+        EQK(judge_samples)(&job, which, first, last, tiles);
     job.variant = variant;
     if (place)
         memcpy(place, &job, sizeof job);
