@@ -127,7 +127,10 @@ def residuals(dtype):
 
 
 def workspaces(dtype):
-    """test_c_jobs: working memory is as large as was asked for, and no larger is used."""
+    """test_c_jobs: working memory is as large as was asked for, no larger is used, and what stood there is not."""
+    for order in test_c_jobs.ORDERS:
+        for form in test_c_jobs.FORMS:
+            test_c_jobs.test_what_stood_in_the_workspace_does_not_matter(order, form, dtype)
     for adaptation in (0.0, 0.3):
         test_c_jobs.test_nothing_is_written_beyond_the_workspace(dtype, adaptation)
 
@@ -147,8 +150,14 @@ def field(dtype):
 
 def divergence(dtype):
     """test_c_jobs: a step that leaves the finite numbers says so and does not learn."""
-    for cause in ("a sample is NaN", "weights that amplify"):
+    for cause in ("a weight is NaN", "weights that amplify"):
         test_c_jobs.test_a_step_that_diverges_says_so_and_does_not_learn(cause, dtype)
+
+
+def samples(dtype):
+    """test_c_jobs: samples that are not finite are refused by the tiles that have them."""
+    for value in (np.nan, np.inf):
+        test_c_jobs.test_samples_that_are_not_finite_are_refused_where_they_count(dtype, value)
 
 
 def refusals(dtype):

@@ -91,9 +91,9 @@ def neurons(backend=cpu):
 
 def phases(backend="cpu", dtype="float64"):
     """test_backends: phases of a few networks, orders and forms, against the reference."""
-    for order in ("synchronous", "even-odd", "sweep"):
+    for order, step in (("synchronous", 0.5), ("even-odd", 1.0), ("sweep", 1.0)):
         for form, nudge in test_gradient.FORMS:
-            schedule = eq.Schedule("drawn", 0.5, 2, 2, order, form, nudge, None)
+            schedule = eq.Schedule("drawn", 0.5, 2, 2, order, form, nudge, None, step=step)
             net = eq.Network.recurrent(7, 13, 6, 5, schedule=schedule, dtype=dtype, backend=backend)
             test_backends.contract(net)
             test_backends.check_phases(net, 17, 0)

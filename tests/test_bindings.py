@@ -144,7 +144,7 @@ def test_a_variant_that_cannot_run_is_refused():
 
 def job_of(batch=3, dtype="float32", adaptation=0.0, **options):
     """A workspace whose job is whole: every field may now be spoilt in turn."""
-    net = eq.Network.recurrent(5, 4, 3, dtype=dtype, backend="c", cost="squared-error", **options)
+    net = eq.Network.recurrent(5, 4, 3, dtype=dtype, backend="c", **{"cost": "squared-error", **options})
     net.engine.layers["adaptation"][1:] = adaptation
     workspace = Workspace(net.engine.layers, net.buffer, batch)
     x, target = np.zeros((batch, 5), dtype), np.zeros((batch, 3), dtype)

@@ -9,6 +9,7 @@ from test_bindings import ROOT, ffi, job_of, lib, library
 
 import eqkernel as eq
 from eqkernel.bindings.layered import Workspace
+from eqkernel.schedules import FORMS, ORDERS
 
 RESULTS = ("state", "mean", "difference", "report")
 
@@ -87,6 +88,25 @@ def test_nothing_is_written_beyond_the_workspace(dtype, adaptation):
             workspace.job.work = ffi.from_buffer(guarded) + begin
             library.check(run.settle(workspace.job, 0, run.tiles(workspace.job)))
             assert (guarded[:begin] == 0xA5).all() and (guarded[begin + size :] == 0xA5).all(), (batch, offset, keep[0])
+
+
+@pytest.mark.parametrize("dtype", test_verbs.DTYPES)
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("order", ORDERS)
+def test_what_stood_in_the_workspace_does_not_matter(order, form, dtype):
+    """Bytes of NaN, as memory of a C program or the scratch of an update may hold."""
+    schedule = eq.Schedule("probe", 0.7, 3, 3, order, form, tolerance=None)
+    for cost, adaptation, batch in (("squared-error", 0.3, 1), ("squared-error", 0.0, 5), ("cross-entropy", 0.0, 5)):
+        workspace, (net, x, *_) = job_of(batch, dtype, adaptation, cost=cost, schedule=schedule)
+        x[:] = np.random.default_rng(0).random(x.shape)
+        found = []
+        for content in (0, 0xFF):
+            workspace.memory[:] = content
+            library.check(workspace.run.settle(workspace.job, 0, 1))
+            found.append(results(workspace))
+        for name in RESULTS:
+            np.testing.assert_array_equal(*(f[name] for f in found))
+        assert np.isfinite(found[0]["difference"]).all() and net
 
 
 @pytest.mark.parametrize("dtype", test_verbs.DTYPES)

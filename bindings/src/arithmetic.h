@@ -3,28 +3,35 @@
 
 #define COUNT(array) ((int)(sizeof(array) / sizeof *(array)))
 
-INLINE vec polynomial(const real *highest_first, const int terms, vec z) {
-    vec p = v_set(highest_first[0]);
+/* gain * the polynomial in unit * z; both are constants. */
+INLINE vec polynomial(const real *highest_first, const int terms, vec z, const real unit, const real gain) {
+    real power = gain;
     UNROLL for (int i = 1; i < terms; i++)
-        p = v_fma(p, z, v_set(highest_first[i]));
+        power *= unit;
+    vec p = v_set(highest_first[0] * power);
+    UNROLL for (int i = 1; i < terms; i++)
+        p = v_fma(p, z, v_set(highest_first[i] * (power /= unit)));
     return p;
 }
 
 /* v_max and v_min give back their second argument if either is NaN: the constant goes first. */
 INLINE vec clip(vec x, real low, real high) { return v_min(v_set(high), v_max(v_set(low), x)); }
 
-/* tanh as one quotient of polynomials in x^2, to a few units in the last place. */
-INLINE vec tanh_of(vec x) {
+/* unit * tanh(unit * x), unit a power of two: tanh as one quotient of polynomials in x^2, to a few units in the last place.
+ * The unit goes into the coefficients, to the same bits as if it multiplied x and the result. */
+INLINE vec scaled_tanh(vec x, const real unit) {
     vec z, quotient;
-    x = clip(x, -TANH_LIMIT, TANH_LIMIT);
+    x = clip(x, -TANH_LIMIT / unit, TANH_LIMIT / unit);
     z = v_mul(x, x);
-    quotient = v_div(v_mul(x, polynomial(TANH_ODD, COUNT(TANH_ODD), z)), polynomial(TANH_EVEN, COUNT(TANH_EVEN), z));
-    return clip(quotient, -1, 1); /* rounding may reach beyond */
+    quotient = v_div(v_mul(x, polynomial(TANH_ODD, COUNT(TANH_ODD), z, unit * unit, unit * unit)),
+                     polynomial(TANH_EVEN, COUNT(TANH_EVEN), z, unit * unit, 1));
+    return clip(quotient, -unit, unit); /* rounding may reach beyond */
 }
 
+INLINE vec tanh_of(vec x) { return scaled_tanh(x, 1); }
 INLINE vec sigmoid_of(vec x) {
-    vec half = v_set((real)0.5);
-    return v_fma(half, tanh_of(v_mul(half, x)), half);
+    const real half = (real)0.5;
+    return v_add(v_set(half), scaled_tanh(x, half));
 }
 
 /* e^x for x <= 0 to an absolute error of a unit roundoff: (1 + tanh(x/2)) / (1 - tanh(x/2)). */

@@ -75,14 +75,14 @@ INLINE real move(const int kind, const int neuron, real *restrict state, const r
             goal = difference_of(v_load_some(m + i, some), drive, neuron);
         else if (kind == TO_MEAN)
             goal = mean_of(v_load_some(m + i, some), drive, neuron);
-        vec change = v_mul(h, v_sub(goal, old));
+        vec way = v_sub(goal, old);
         if (some < LANES) /* lanes that are not there change nothing */
-            change = v_keep_first(change, (int)some);
-        v_store_some(state + i, v_add(old, change), some);
-        largest = v_max(v_abs(change), largest);
-        poison = v_fma(change, v_set(0), poison);
+            way = v_keep_first(way, (int)some);
+        v_store_some(state + i, v_fma(h, way, old), some);
+        largest = v_max(v_abs(way), largest);
+        poison = v_fma(way, v_set(0), poison);
     }
-    return v_largest(largest) + v_poison(poison);
+    return step * v_largest(largest) + v_poison(poison);
 }
 
 NOINLINE real relax_towards(real *state, const real *drive, const real *more, int64_t n, real step, int neuron) {

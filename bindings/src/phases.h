@@ -1,23 +1,35 @@
 /* The phases of a batch: what is brought into a tile before it settles (chain.h), and what is written out of it after. */
 
-/* Bytes of a channel's states and drives, and of its adaptation currents. */
-INLINE size_t channel_bytes(const tile *t) { return (size_t)(3 * t->rows * t->lanes) * sizeof(real); }
-INLINE size_t current_bytes(const tile *t) {
-    return (size_t)(current_rows(t->layers, t->last + 1) * t->lanes) * sizeof(real);
+/* Whether a step refreshes a section of a layer before it reads it, so that what stands there does not matter. */
+INLINE int is_refreshed(const tile *t, int64_t section, int64_t layer, int order) {
+    int up = section == UP && layer > 1 && layer <= t->top, down = section == DOWN && layer < t->top;
+    return order != EQK_SWEEP && (up || down); /* half-sweeps read the drives of earlier ones */
 }
 
-static void clear(const tile *t, int64_t channel) {
-    memset(piece(t, 3 * channel, 1), 0, channel_bytes(t));
-    memset(current_of(t, channel, 1), 0, current_bytes(t));
+/* A channel's states and drives become those of the free phase, or zero with `at_rest`. */
+static void set_channel(const tile *t, int64_t channel, int order, int at_rest) {
+    size_t currents = (size_t)(current_rows(t->layers, t->last + 1) * t->lanes) * sizeof(real);
+    for (int64_t section = STATE; section <= DOWN; section++)
+        for (int64_t layer = 1; layer <= t->last; layer++) {
+            real *place = piece(t, 3 * channel + section, layer);
+            size_t bytes = (size_t)(rounded(size_of(t, layer)) * t->lanes) * sizeof(real);
+            if (is_refreshed(t, section, layer, order))
+                continue;
+            if (at_rest)
+                memset(place, 0, bytes);
+            else
+                memcpy(place, piece(t, 3 * FREE + section, layer), bytes);
+        }
+    if (at_rest)
+        memset(current_of(t, channel, 1), 0, currents);
+    else
+        memcpy(current_of(t, channel, 1), current_of(t, FREE, 1), currents);
 }
-
-static void copy_free(const tile *t, int64_t channel) {
-    memcpy(piece(t, 3 * channel, 1), piece(t, 3 * FREE, 1), channel_bytes(t));
-    memcpy(current_of(t, channel, 1), current_of(t, FREE, 1), current_bytes(t));
-}
+static void clear(const tile *t, int64_t channel, int order) { set_channel(t, channel, order, 1); }
+static void copy_free(const tile *t, int64_t channel, int order) { set_channel(t, channel, order, 0); }
 
 /* Channels as they are at the start of a nudged phase, from the free state in channel 0. */
-static void set_out(const tile *t, int form) {
+static void set_out(const tile *t, int form, int order) {
     aim(t, FREE);
     for (int64_t layer = 1; layer <= t->last; layer++)
         if (t->layers[layer].pool == EQK_MAX_POOL) {
@@ -26,11 +38,11 @@ static void set_out(const tile *t, int form) {
             copy(c.winners + DIFFERENCE * c.section, c.winners, c.section);
         }
     if (form == RUN_STATES)
-        copy_free(t, MINUS);
+        copy_free(t, MINUS, order);
     else
-        clear(t, DIFFERENCE);
+        clear(t, DIFFERENCE, order);
     if (form != RUN_DIFFERENCE) {
-        copy_free(t, MEAN);
+        copy_free(t, MEAN, order);
         return;
     }
     for (int64_t layer = 1; layer <= t->last; layer++) {
@@ -126,7 +138,7 @@ static void free_phase(const JOB *job, int64_t index) {
     tile t = tile_at(job, index);
     pack(&t, (real)job->schedule.gamma);
     load_rows(t.memory, t.lanes, job->x, t.first, t.samples, size_of(&t, 0));
-    clear(&t, FREE);
+    clear(&t, FREE, job->schedule.order);
     refresh_up(&t, FREE, 1, 1);
     job->report[index] = settle(&t, &job->schedule, RUN_FREE, 0);
     if (t.top < t.last)
@@ -139,7 +151,7 @@ static void nudged_phase(const JOB *job, int64_t index) {
     tile t = tile_at(job, index);
     pack(&t, (real)job->schedule.gamma);
     load_target(&t, job);
-    set_out(&t, job->schedule.form);
+    set_out(&t, job->schedule.form, job->schedule.order);
     job->report[tiles_of(job->layers, job->count, job->batch, CHAINS) + index] =
         settle(&t, &job->schedule, job->schedule.form, (real)job->beta);
     finish(&t, job->schedule.form, (real)job->beta);
