@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .costs import Cost
+from .costs import Cost, check_target_finite
 from .errors import DivergenceError, EqkernelError, all_finite, as_array, is_finite, lookup
 from .interop import check_finite, on_device, returner, stream_of, targets_of, to_network
 from .outcomes import FIXED_STEPS, SETTLED, Outcome, UnsettledWarning, judge
@@ -234,9 +234,11 @@ def check_target(network: Network, y: ArrayLike, batch: int) -> NDArray:
 
     They may be y itself, and hold a NaN where the engine `refuses_nan`.
     """
-    cost, refuses_nan = network.cost, getattr(network.engine, "refuses_nan", False)
-    if refuses_nan and type(cost).targets is Cost.targets and isinstance(y, np.ndarray):  # any number may be a target
+    cost = network.cost
+    if isinstance(y, np.ndarray) and type(cost).targets is Cost.targets and network.arrays is np:  # any numbers will do
         target = cost.shaped(y, network.sizes[-1], network.dtype)
+        if not getattr(network.engine, "refuses_nan", False):
+            check_target_finite(target)
     else:
         target = targets_of(network, y)
     if len(target) != batch:
