@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 from .errors import EqkernelError, is_finite
 from .optimisers import Optimiser
 from .outcomes import Outcome
-from .phases import VARIANTS, Settled, check_input, judged
+from .phases import VARIANTS, Settled, check_input, check_target, judged
 from .schedules import Schedule, find_schedule
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def step_at_once(
         if given.ndim == 1 and given.dtype.kind in "iu":
             labels = np.ascontiguousarray(given, np.int64)
         else:
-            target = network.cost.targets(given, network.sizes[-1], network.dtype)
+            target = check_target(network, given, len(x))
     except (EqkernelError, ValueError):
         return None
     if len(given) != len(x) or (whole := at_once(x, target, labels, float(beta), variant, plan, optimiser)) is None:

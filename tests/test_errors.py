@@ -59,10 +59,10 @@ BAD_X = {
     "object": (X.astype(object), "type object"),
     "text": (X.astype(str), "type <U"),
     "dates": (np.zeros((5, 6), "datetime64[s]"), "type datetime64"),
-    "NaN": (spoilt(X, NAN), "NaN or an infinity"),
-    "infinity": (spoilt(X, INF), "NaN or an infinity"),
-    "minus infinity": (spoilt(X, -INF), "NaN or an infinity"),
-    "both infinities": (np.array([[INF, -INF, 0, 0, 0, 0]] * 5), "NaN or an infinity"),
+    "NaN": (spoilt(X, NAN), "x holds a NaN or an infinity"),
+    "infinity": (spoilt(X, INF), "x holds a NaN or an infinity"),
+    "minus infinity": (spoilt(X, -INF), "x holds a NaN or an infinity"),
+    "both infinities": (np.array([[INF, -INF, 0, 0, 0, 0]] * 5), "x holds a NaN or an infinity"),
 }
 
 
@@ -110,8 +110,8 @@ BAD_Y = {
     "too wide": (np.eye(4)[Y], r"shape \(5, 4\)"),
     "fewer targets": (TARGETS[:4], "x has 5 samples and y has 4"),
     "complex": (TARGETS.astype(complex), "type complex128"),
-    "NaN": (spoilt(TARGETS, NAN), "NaN"),
-    "infinity": (spoilt(TARGETS, INF), "infinity"),
+    "NaN": (spoilt(TARGETS, NAN), "y holds a NaN"),
+    "infinity": (spoilt(TARGETS, INF), "y holds a NaN, an infinity"),
 }
 
 
