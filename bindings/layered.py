@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..alignment import aligned
 from ..connections import Connection, Conv
 from ..costs import CrossEntropy, SquaredError, check_target_finite
 from ..cpu import layered
@@ -44,7 +45,7 @@ class Workspace(layered.Workspace):
         self.precision = job.schedule.precision = code_for(self.dtype)
         rows = int(layers["size"][1:].sum())
         self.memory = np.zeros(self.run.workspace(job), np.uint8)
-        self.state, self.mean, self.difference = (np.zeros(batch * rows, self.dtype) for _ in range(3))
+        self.state, self.mean, self.difference = (_row(batch * rows, self.dtype) for _ in range(3))
         self.report = np.zeros((2 * self.run.tiles(job), 3))
         job.work, job.work_size = ffi.from_buffer(self.memory), self.memory.size
         self._point()
@@ -62,7 +63,7 @@ class Workspace(layered.Workspace):
     def with_own_results(self) -> Workspace:
         """A workspace that shares all but the arrays a nudged phase returns."""
         other = copy(self)
-        other.mean, other.difference, other._views = np.empty_like(self.mean), np.empty_like(self.difference), {}
+        other.mean, other.difference, other._views = *(_row(self.mean.size, self.dtype) for _ in range(2)), {}
         other.report = self.report.copy()
         other.job = ffi.new(ffi.typeof(self.job), self.job[0])
         other._point()
@@ -109,6 +110,11 @@ class Workspace(layered.Workspace):
         if (size := self.run.update_workspace(self.job, parts)) > self.memory.size:
             self.memory = np.zeros(size, np.uint8)
             self.job.work, self.job.work_size = ffi.from_buffer(self.memory), size
+
+
+def _row(size: int, dtype: np.dtype) -> NDArray:
+    """So many zeros, from a line of the cache on."""
+    return aligned(1, size, dtype)[0, :size]
 
 
 class Layered(layered.Layered):

@@ -19,7 +19,13 @@ except ImportError as error:
     raise ImportError(f"the C library was built, but does not load: {error}") from None
 
 SUFFIX = {np.dtype(np.float32): "f32", np.dtype(np.float64): "f64"}
-VARIANTS = {"auto": lib.EQK_AUTO, "scalar": lib.EQK_SCALAR, "avx2": lib.EQK_AVX2, "avx512": lib.EQK_AVX512}
+VARIANTS = {
+    "auto": lib.EQK_AUTO,
+    "scalar": lib.EQK_SCALAR,
+    "avx2": lib.EQK_AVX2,
+    "avx512": lib.EQK_AVX512,
+    "avx512-intel": lib.EQK_AVX512_INTEL,
+}
 
 
 def _functions(suffix: str) -> SimpleNamespace:
@@ -38,13 +44,13 @@ _variant = lib.EQK_AUTO
 
 
 def use_variant(name: str) -> None:
-    """Run the kernels compiled for "scalar", "avx2" or "avx512" from now on, or for "auto" the fastest that can run.
+    """Run the kernels of "scalar", "avx2", "avx512" or "avx512-intel" from now on, or of "auto" the fastest here.
 
     Results are the same bits. EqkernelError for a variant that this processor cannot run.
     """
     global _variant
     code = lookup("variant", name, VARIANTS)
-    if code > lib.eqk_best_variant():
+    if not lib.eqk_runs_variant(code):
         raise EqkernelError(f"this processor cannot run the variant {name!r}: the best it can is {best_variant()!r}")
     _variant = code
 

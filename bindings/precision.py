@@ -18,7 +18,7 @@ def set_precision(name: str) -> None:
 
     Each factor is the sum of two bfloat16, and their smaller parts' product is left out: a product errs by 3 2^-16 of
     its size at most. It concerns dense and lateral connections in the phases of float32 networks; states, sums and
-    updates stay float32. "bf16x3-avx512" and "bf16x3-amx" name the instructions. AMX has not been run on hardware yet.
+    updates stay float32. "bf16x3-avx512" and "bf16x3-amx" name the instructions.
     Raises EqkernelError for a processor without such instructions, and where the C library is missing.
     """
     global _precision, _code
@@ -29,7 +29,7 @@ def set_precision(name: str) -> None:
 
         if not _best() or (code > 1 and code > _best()):
             raise EqkernelError(f"precision {name!r} needs {NEEDS[code]}, which this processor, system or build lacks")
-        if variant_name() != "avx512":
+        if not variant_name().startswith("avx512"):
             raise EqkernelError(f"precision {name!r} needs the kernels 'avx512', not {variant_name()!r}")
     _precision, _code = name, _best() if code == 1 else code  # to find the best anew in every call takes microseconds
 

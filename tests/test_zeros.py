@@ -92,7 +92,7 @@ def test_what_is_not_finite_is_not_hidden(bad, dtype):
 
 def resting(dtype, backend="cpu"):
     """A network and 130 samples in which some pixels are zero, and some hidden units at rest, alone or all together."""
-    net = eq.Network.dense(150, 97, 110, 5, schedule=PLAN, dtype=dtype, backend=backend)
+    net = eq.Network.dense(150, 97, 310, 5, schedule=PLAN, dtype=dtype, backend=backend)
     rng = np.random.default_rng(2)
     for bias in net.parameters[1:4:2]:
         bias[::3] = -5
@@ -169,7 +169,7 @@ def check_weight_that_keeps_at_rest(dtype, backend):
     for batch in (1, 32):
         free = eq.free_phase(net, np.repeat(x[:1], batch, axis=0))
         live = [
-            (i, j) for i in range(110) for j in range(97) if (free.state[2][:, i] == 0).all() and free.state[1][0, j]
+            (i, j) for i in range(310) for j in range(97) if (free.state[2][:, i] == 0).all() and free.state[1][0, j]
         ]
         for place in (live[0], live[-1]):
             before, net.parameters[2][place] = net.parameters[2][place], -np.inf

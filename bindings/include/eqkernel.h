@@ -46,7 +46,13 @@ typedef enum {
 } eqk_status;
 
 /* Which code runs. EQK_AUTO is the fastest that the processor has; the others differ in speed alone. */
-typedef enum { EQK_AUTO = 0, EQK_SCALAR = 1, EQK_AVX2 = 2, EQK_AVX512 = 3 } eqk_variant;
+typedef enum {
+    EQK_AUTO = 0,
+    EQK_SCALAR = 1,
+    EQK_AVX2 = 2,
+    EQK_AVX512 = 3,
+    EQK_AVX512_INTEL = 4 /* the same instructions, for the caches of Intel's cores */
+} eqk_variant;
 
 /* How the products of dense and lateral connections are formed in the phases of floats. EQK_BF16X3 writes each factor
  * as the sum of two bfloat16, and leaves out the product of the two smaller parts: it errs by 3 2^-16 of a product's
@@ -55,7 +61,7 @@ typedef enum {
     EQK_FULL = 0,
     EQK_BF16X3 = 1,
     EQK_BF16X3_AVX512 = 2, /* with AVX512-BF16 */
-    EQK_BF16X3_AMX = 3     /* with AMX; not run on hardware yet */
+    EQK_BF16X3_AMX = 3     /* with AMX */
 } eqk_precision;
 
 typedef enum {
@@ -129,6 +135,7 @@ typedef struct {
 EQK_API int eqk_abi_version(void); /* EQK_ABI_VERSION of the library, to be compared with that of the header */
 EQK_API const char *eqk_status_text(int status);
 EQK_API int eqk_best_variant(void); /* what EQK_AUTO stands for on this processor */
+EQK_API int eqk_runs_variant(int variant); /* whether this processor can run it */
 EQK_API const char *eqk_variant_name(int variant);
 
 /* EQK_BF16X3_AVX512 or EQK_BF16X3_AMX, what EQK_BF16X3 stands for here; EQK_FULL if this processor or build has neither.

@@ -7,11 +7,12 @@
 enum { CHAINS = 64 / sizeof(EQK_REAL), WIDTH = 2 * CHAINS };
 
 static const KERNELS *kernels_of(int variant) {
-    int best = eqk_best_variant();
-    variant = variant == EQK_AUTO ? best : variant;
-    if (variant > best)
+    if (!eqk_runs_variant(variant))
         return 0;
+    variant = variant == EQK_AUTO ? eqk_best_variant() : variant;
 #if EQK_HAS_X86
+    if (variant == EQK_AVX512_INTEL)
+        return &AVX512_INTEL;
     if (variant == EQK_AVX512)
         return &AVX512;
     if (variant == EQK_AVX2)
@@ -22,7 +23,7 @@ static const KERNELS *kernels_of(int variant) {
 
 #define CHOOSE(variant) \
     const KERNELS *run; \
-    REQUIRE((variant) >= EQK_AUTO && (variant) <= EQK_AVX512, EQK_BAD_VALUE); \
+    REQUIRE((variant) >= EQK_AUTO && (variant) <= EQK_AVX512_INTEL, EQK_BAD_VALUE); \
     run = kernels_of(variant); \
     REQUIRE(run, EQK_NOT_SUPPORTED)
 #define REALS(p) POINTER(p, EQK_REAL)

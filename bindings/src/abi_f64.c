@@ -7,6 +7,7 @@
 #define SCALAR eqk_kernels_f64_scalar
 #define AVX2 eqk_kernels_f64_avx2
 #define AVX512 eqk_kernels_f64_avx512
+#define AVX512_INTEL eqk_kernels_f64_avx512_intel
 #define PHASES eqk_phases_f64
 #define HAS_BF16X3 0
 #define SMALLEST DBL_MIN

@@ -181,7 +181,7 @@ static eqk_status choose_phases(const EQK(job) * job, PHASES *chosen) {
     *chosen = (PHASES){0, run->free_phase, run->nudged_phase};
     if (precision == EQK_FULL)
         return EQK_OK;
-    REQUIRE(job->variant == EQK_AUTO || job->variant == EQK_AVX512, EQK_NOT_SUPPORTED);
+    REQUIRE(job->variant == EQK_AUTO || job->variant >= EQK_AVX512, EQK_NOT_SUPPORTED);
     precision = precision == EQK_BF16X3 ? eqk_bf16x3() : eqk_runs_bf16x3(precision) ? precision : EQK_FULL;
     REQUIRE(HAS_BF16X3 && precision != EQK_FULL, EQK_NOT_SUPPORTED);
 #if HAS_BF16X3
@@ -219,9 +219,9 @@ static eqk_status phases(const EQK(job) * job, int64_t first, int64_t last, int 
     CHECK(check_samples(job, first, last, free, nudged));
     for (int64_t tile = first; tile < last; tile++) {
         if (free)
-            run.free_phase(job, tile);
+            run.free_phase(job, tile, tile);
         if (nudged)
-            run.nudged_phase(job, tile);
+            run.nudged_phase(job, tile, tile);
     }
     return EQK_OK;
 }

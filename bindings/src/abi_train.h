@@ -72,9 +72,9 @@ eqk_status EQK(train_step)(const EQK(job) * job, double *loss, int64_t *correct)
     CHECK(check_samples(job, 0, tiles_in(job), 1, 1));
     if (phase.pack)
         phase.pack(job, 0, 1);
-    for (int64_t tile = 0; tile < tiles_in(job); tile++) {
-        phase.free_phase(job, tile);
-        phase.nudged_phase(job, tile);
+    for (int64_t tile = 0; tile < tiles_in(job); tile++) { /* one after the other in one place, which stays in the cache */
+        phase.free_phase(job, tile, 0);
+        phase.nudged_phase(job, tile, 0);
     }
     CHECK(measured(job, loss, correct));
     run->update(job, 0, 1);

@@ -1,6 +1,6 @@
 /* Products of split factors by AMX: tdpbf16ps multiplies blocks of 16 rows x 16 pairs by 16 pairs x 16 samples.
  *
- * NOT RUN ON HARDWARE YET: compiled for AMX, and tested through an emulation of its instructions in C (tests/shim/amx.h).
+ * Tested on hardware (Emerald Rapids), and elsewhere through an emulation of its instructions in C (tests/shim/amx.h).
  */
 #include "check.h"
 #if EQK_HAS_BF16X3
@@ -99,15 +99,15 @@ static void multiply(real *out, int64_t lanes, const word *a, const word *s, int
 }
 
 /* The tiles are a thread's own: they are taken for a phase, and given back. */
-static void tiled_free_phase(const JOB *job, int64_t index) {
+static void tiled_free_phase(const JOB *job, int64_t index, int64_t place) {
     configure();
-    free_phase(job, index);
+    free_phase(job, index, place);
     _tile_release();
 }
 
-static void tiled_nudged_phase(const JOB *job, int64_t index) {
+static void tiled_nudged_phase(const JOB *job, int64_t index, int64_t place) {
     configure();
-    nudged_phase(job, index);
+    nudged_phase(job, index, place);
     _tile_release();
 }
 

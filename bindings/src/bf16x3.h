@@ -29,7 +29,7 @@
 
 #include "split.h"
 
-static tile tile_at(const JOB *job, int64_t index);
+static tile tile_at(const JOB *job, int64_t index, int64_t place);
 
 #include "split_products.h"
 

@@ -1,8 +1,9 @@
-/* How products of a tile meet their factors where the first caches are small and vectors narrow (CHUNK of the variant's
+/* How products of a tile meet their factors where they come slower than they are multiplied (CHUNK of the variant's
  * header is not 0): to the bits of the same products in gemm.h without it.
  *
  * forward   The rows of s of one chain are CHAINS rows apart, some kilobytes, and would share a few sets of the first
- *           cache: they are copied side by side, in the order in which they are met. The next rows of W are asked for.
+ *           cache: they are copied side by side, in the order in which they are met. The next rows of W are asked for;
+ *           by a product that leaves out rows, if AHEAD.
  * backward  Rows of W are some kilobytes apart too. CHUNK of them at a time meet all blocks of sums, from the second cache;
  *           sums wait in memory between two chunks, and stay one chain.
  */

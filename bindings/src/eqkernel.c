@@ -20,18 +20,23 @@ const char *eqk_status_text(int status) {
 }
 
 const char *eqk_variant_name(int variant) {
-    static const char *const names[] = {"auto", "scalar", "avx2", "avx512"};
-    return variant >= 0 && variant <= EQK_AVX512 ? names[variant] : "no variant of eqkernel";
+    static const char *const names[] = {"auto", "scalar", "avx2", "avx512", "avx512-intel"};
+    return variant >= 0 && variant <= EQK_AVX512_INTEL ? names[variant] : "no variant of eqkernel";
 }
 
 int eqk_best_variant(void) {
 #if EQK_HAS_X86
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq"))
-        return EQK_AVX512;
+        return __builtin_cpu_is("intel") ? EQK_AVX512_INTEL : EQK_AVX512;
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
         return EQK_AVX2;
 #endif
     return EQK_SCALAR;
+}
+
+int eqk_runs_variant(int variant) {
+    int best = eqk_best_variant();
+    return variant >= EQK_AUTO && variant <= (best == EQK_AVX512 ? EQK_AVX512_INTEL : best);
 }
 
 const char *eqk_precision_name(int precision) {

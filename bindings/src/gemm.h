@@ -215,6 +215,8 @@ INLINE int listed_block(const int rows, const int vectors, real *out, ptrdiff_t 
             int64_t k = tested < depth - LANES ? tested : depth - LANES;
             UNROLL for (int i = 0; i < rows; i++) {
                 vec weight = v_load(w + i * w_row + k);
+                if (AHEAD)
+                    PREFETCH(w + (rows + i) * w_row + k);
                 poison[i % 2] = v_add(v_sub(weight, weight), poison[i % 2]);
             }
         }

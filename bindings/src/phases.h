@@ -1,9 +1,10 @@
 /* The phases of a batch: what is brought into a tile before it settles (chain.h), and what is written out of it after. */
 
-/* Whether a step refreshes a section of a layer before it reads it, so that what stands there does not matter. */
-INLINE int is_refreshed(const tile *t, int64_t section, int64_t layer, int order) {
-    int up = section == UP && layer > 1 && layer <= t->top, down = section == DOWN && layer < t->top;
-    return order != EQK_SWEEP && (up || down); /* half-sweeps read the drives of earlier ones */
+/* Whether the first step of a channel refreshes a section of a layer before it reads it, so that what stands there does
+ * not matter. Of half-sweeps the first goes up in the free phase, down under a nudge, and reads the other drive. */
+INLINE int is_refreshed(const tile *t, int64_t channel, int64_t section, int64_t layer, int order) {
+    int up = section == UP && layer > (channel == FREE ? 0 : 1) && layer <= t->top, down = section == DOWN && layer < t->top;
+    return order != EQK_SWEEP ? up || down : channel == FREE ? up : down;
 }
 
 /* A channel's states and drives become those of the free phase, or zero with `at_rest`. */
@@ -13,7 +14,7 @@ static void set_channel(const tile *t, int64_t channel, int order, int at_rest) 
         for (int64_t layer = 1; layer <= t->last; layer++) {
             real *place = piece(t, 3 * channel + section, layer);
             size_t bytes = (size_t)(rounded(size_of(t, layer)) * t->lanes) * sizeof(real);
-            if (is_refreshed(t, section, layer, order))
+            if (is_refreshed(t, channel, section, layer, order))
                 continue;
             if (at_rest)
                 memset(place, 0, bytes);
@@ -122,20 +123,20 @@ static void load_target(const tile *t, const JOB *job) {
         target[job->labels[t->first + (b < t->samples ? b : t->samples - 1)] * lanes + b] = 1;
 }
 
-/* Tile `index` of a job, whose memory begins at a line of cache. */
-static tile tile_at(const JOB *job, int64_t index) {
+/* Tile `index` of a job, in the `place`-th piece of its memory, which begins at a line of cache. */
+static tile tile_at(const JOB *job, int64_t index, int64_t place) {
     int64_t last = job->count - 1, width = width_of(job->layers, job->count, CHAINS), first = index * width;
     int64_t samples = job->batch - first < width ? job->batch - first : width;
     real *begin = (real *)(((uintptr_t)job->work + 63) / 64 * 64), *packed = begin;
     begin += SPLIT ? packed_before(job->layers, job->count) : 0;
     tile t = {job->layers, last, job->layers[last].neuron == EQK_SOFTMAX ? last - 1 : last, job->parameters,
-              begin + index * tile_size(job->layers, job->count, width), lanes_for(samples),
+              begin + place * tile_size(job->layers, job->count, width), lanes_for(samples),
               section_rows(job->layers, job->count), packed, first, samples};
     return t;
 }
 
-static void free_phase(const JOB *job, int64_t index) {
-    tile t = tile_at(job, index);
+static void free_phase(const JOB *job, int64_t index, int64_t place) {
+    tile t = tile_at(job, index, place);
     pack(&t, (real)job->schedule.gamma);
     load_rows(t.memory, t.lanes, job->x, t.first, t.samples, size_of(&t, 0));
     clear(&t, FREE, job->schedule.order);
@@ -146,9 +147,9 @@ static void free_phase(const JOB *job, int64_t index) {
     store_rows(&t, 3 * FREE + STATE, job->state, job->batch);
 }
 
-/* The nudged phase of a tile whose free phase is done. */
-static void nudged_phase(const JOB *job, int64_t index) {
-    tile t = tile_at(job, index);
+/* The nudged phase of a tile whose free phase is done, in the same place. */
+static void nudged_phase(const JOB *job, int64_t index, int64_t place) {
+    tile t = tile_at(job, index, place);
     pack(&t, (real)job->schedule.gamma);
     load_target(&t, job);
     set_out(&t, job->schedule.form, job->schedule.order);

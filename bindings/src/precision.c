@@ -12,7 +12,7 @@
 #endif
 
 static int has_avx512_bf16(void) {
-    return eqk_best_variant() == EQK_AVX512 && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512bf16");
+    return eqk_best_variant() >= EQK_AVX512 && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512bf16");
 }
 
 static int has_amx(void) {

@@ -95,7 +95,7 @@ static inline int64_t trace_room(const shape *g, int64_t chains) {
 
 /* Products without zeros (zeros.h): samples whose zeros one word tells, units listed at once, lines of the cache that a
  * chunk is wide. */
-enum { WORD = 64, GROUP = 256, LINES = 6 };
+enum { WORD = 64, GROUP = 256, LINES = 8 };
 
 static inline int64_t blocks_of(int64_t depth) { return (depth + WORD - 1) / WORD; }
 

@@ -44,7 +44,7 @@ static void pack_share(word *out, void (*packer)(word *, const real *, int64_t, 
 }
 
 static void pack_weights(const JOB *job, int64_t part, int64_t parts) {
-    tile t = tile_at(job, 0);
+    tile t = tile_at(job, 0, 0);
     for (int64_t l = 1; l <= t.last; l++) {
         const real *w = t.theta + t.layers[l].weight;
         int64_t n = size_of(&t, l), below = size_of(&t, l - 1);

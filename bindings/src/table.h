@@ -7,12 +7,12 @@
 #define DECLARE_TABLE(real, job, table, phases) \
     typedef struct { \
         void (*pack)(const job *, int64_t part, int64_t parts); \
-        void (*free_phase)(const job *, int64_t tile); \
-        void (*nudged_phase)(const job *, int64_t tile); \
+        void (*free_phase)(const job *, int64_t tile, int64_t place); \
+        void (*nudged_phase)(const job *, int64_t tile, int64_t place); \
     } phases; \
     typedef struct { \
-        void (*free_phase)(const job *, int64_t tile); \
-        void (*nudged_phase)(const job *, int64_t tile); \
+        void (*free_phase)(const job *, int64_t tile, int64_t place); \
+        void (*nudged_phase)(const job *, int64_t tile, int64_t place); \
         void (*update)(const job *, int64_t part, int64_t parts); \
         void (*dense_energy)(real *, const real *, const real *, const real *, double, int64_t, int64_t, int64_t); \
         void (*dense_drive_post)(real *, const real *, const real *, double, int64_t, int64_t, int64_t, real *); \
@@ -38,7 +38,7 @@
         void (*field_advance)(real *, const real *, const eqk_field *, int64_t, int64_t, int64_t, int, int64_t, \
                               int64_t, real *, real *); \
     } table; \
-    extern const table table##_scalar, table##_avx2, table##_avx512;
+    extern const table table##_scalar, table##_avx2, table##_avx512, table##_avx512_intel;
 
 DECLARE_TABLE(float, eqk_job_f32, eqk_kernels_f32, eqk_phases_f32)
 DECLARE_TABLE(double, eqk_job_f64, eqk_kernels_f64, eqk_phases_f64)

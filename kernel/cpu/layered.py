@@ -325,5 +325,6 @@ def _flat(blocks: list[NDArray]) -> NDArray:
     """The one flat array whose consecutive pieces are layers 1..L of `blocks`."""
     whole = blocks[1].base
     if isinstance(whole, np.ndarray) and all(b.base is whole for b in blocks[1:]):
-        return whole
+        start = (blocks[1].ctypes.data - whole.ctypes.data) // whole.itemsize
+        return whole[start : start + sum(b.size for b in blocks[1:])]
     return np.concatenate([block.reshape(-1) for block in blocks[1:]])
