@@ -42,8 +42,9 @@ def neurons(dtype):
 
 
 def phases(dtype):
-    """test_backends: phases of orders and forms, and a tolerance that is met."""
+    """test_backends: phases of orders and forms, wide layers, and a tolerance that is met."""
     mutations.phases("c", dtype)
+    test_backends.check_wide("c", dtype)
     mutations.settled("c")
 
 

@@ -157,7 +157,7 @@ MUTATIONS = [Mutation(*row) for row in (
      "g = v_add(v_load_some(m + at, some), g)", "updates"),
     ("weight decay forgotten", "v_mul(keep, v_load_some(w + at, some))", "v_load_some(w + at, some)", "updates"),
     # chunks of a tile's products
-    ("rows of a chain out of order", "first + j * CHAINS) * lanes", "begin + j * CHAINS) * lanes", "drives",
+    ("rows of a chain out of order", "first + j * CHAINS) * lanes", "begin + j * CHAINS) * lanes", "verbs",
      "avx2_f32"),
     ("a later chunk forgets the sums", "sum[i][v] = fresh ? v_set(0)", "sum[i][v] = 1 ? v_set(0)", "drives",
      "avx2_f64"),

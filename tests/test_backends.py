@@ -118,6 +118,20 @@ def check_phases(net, batch, seed, variant="centered", beta=0.25, split=False):
         np.testing.assert_array_equal(first, second)
 
 
+def check_wide(backend, dtype):
+    """Layers so wide that a kernel takes W^T and a lateral matrix in several chunks."""
+    schedule = eq.Schedule("wide", 0.5, 3, 2, "even-odd", "plus-minus", "live", None)
+    net = eq.Network.recurrent(30, 70, 300, 5, schedule=schedule, dtype=dtype, backend=backend)
+    contract(net)
+    check_phases(net, 17, 0)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("backend", HERE)
+def test_phases_of_wide_layers(backend, dtype):
+    check_wide(backend, dtype)
+
+
 @settings(PROPERTY, max_examples=150)
 @given(net=networks(), batch=widths, seed=seeds, variant=st.sampled_from(["centered", "positive", "negative"]))
 def test_phases(net, batch, seed, variant):

@@ -99,7 +99,7 @@ static void backward_chunks(real *restrict out, ptrdiff_t lanes, const real *res
                                                         k == 0);
         }
     }
-    for (int64_t i = 0; i < rows * lanes; i += LANES) {
+    for (int64_t i = 0; (keep || alpha != 1) && i < rows * lanes; i += LANES) {
         vec sum = v_load(sums + i);
         v_store(out + i, keep ? v_fma(gain, sum, v_load(out + i)) : v_mul(gain, sum));
     }

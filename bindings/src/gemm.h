@@ -127,7 +127,7 @@ INLINE int64_t chain_block(int64_t depth, int64_t index, int64_t blocks) { /* wh
 INLINE void backward_tile(real *restrict out, ptrdiff_t lanes, const real *restrict w, const real *restrict s,
                           int64_t rows, int64_t depth, real alpha, int keep, const int64_t *restrict list,
                           real *restrict room) {
-    if (CHUNK) {
+    if (CHUNK && depth > DEEP) {
         backward_chunks(out, lanes, w, s, rows, depth, alpha, keep, list, room);
         return;
     }
@@ -144,7 +144,7 @@ INLINE void backward_tile(real *restrict out, ptrdiff_t lanes, const real *restr
 
 /* -- forward ------------------------------------------------------------------------------------------------------- */
 
-enum { FORWARD_B = FORWARD_A - 1 };
+enum { FORWARD_B = FORWARD_A - 1, LOW = CHUNK ? 24 : 0 }; /* so few rows are not worth copying those of s */
 
 INLINE void clear_chains(const int rows, const int vectors, vec chain[][2]) {
     UNROLL for (int i = 0; i < rows; i++)
@@ -178,27 +178,39 @@ INLINE void add_totals(const int rows, const int vectors, real *out, ptrdiff_t l
         }
 }
 
-INLINE int forward_block(const int rows, const int vectors, real *out, ptrdiff_t lanes, const real *w, ptrdiff_t w_row,
-                         const real *s, int64_t depth, const int64_t *list) {
+/* `ordered`: the rows of s lie in the order in which they are met, see chunks.h. */
+INLINE int sum_chains(const int rows, const int vectors, const int ordered, real *out, ptrdiff_t lanes, const real *w,
+                      ptrdiff_t w_row, const real *s, int64_t depth) {
     vec total[FORWARD_A][2], chain[FORWARD_A][2];
     int64_t blocks = chain_blocks(depth);
     const real *met = s;
-    (void)list;
     clear_chains(rows, vectors, total);
     for (int64_t index = 0; index < blocks; index++) {
         int64_t begin = chain_block(depth, index, blocks), end = chain_block(depth, index + 1, blocks);
         int64_t chains = end - begin < CHAINS ? end - begin : CHAINS;
         for (int64_t first = begin; first < begin + chains; first++) {
             clear_chains(rows, vectors, chain);
-            if (CHUNK)
+            if (ordered)
                 prefetch_rows(rows, w + rows * w_row + begin, w_row, end - begin, first - begin);
             for (int64_t k = first; k < end; k += CHAINS, met += vectors * LANES)
-                add_product(rows, vectors, chain, w + k, w_row, CHUNK ? met : s + k * lanes);
+                add_product(rows, vectors, chain, w + k, w_row, ordered ? met : s + k * lanes);
             add_chains(rows, vectors, total, chain);
         }
     }
     add_totals(rows, vectors, out, lanes, total);
     return 1;
+}
+
+INLINE int forward_block(const int rows, const int vectors, real *out, ptrdiff_t lanes, const real *w, ptrdiff_t w_row,
+                         const real *s, int64_t depth, const int64_t *list) {
+    (void)list;
+    return sum_chains(rows, vectors, CHUNK != 0, out, lanes, w, w_row, s, depth);
+}
+
+INLINE int low_block(const int rows, const int vectors, real *out, ptrdiff_t lanes, const real *w, ptrdiff_t w_row,
+                     const real *s, int64_t depth, const int64_t *list) {
+    (void)list;
+    return sum_chains(rows, vectors, 0, out, lanes, w, w_row, s, depth);
 }
 
 /* The same of those rows of s alone that are in `list` (list_chains in zeros.h), unless a weight is not finite: then 0.
@@ -249,6 +261,8 @@ INLINE int listed_block(const int rows, const int vectors, real *out, ptrdiff_t 
     }
 FORWARD(forward_two, 2, forward_block)
 FORWARD(forward_one, 1, forward_block)
+FORWARD(low_two, 2, low_block)
+FORWARD(low_one, 1, low_block)
 FORWARD(listed_two, 2, listed_block)
 FORWARD(listed_one, 1, listed_block)
 
@@ -267,6 +281,10 @@ INLINE void forward_tile(real *restrict out, ptrdiff_t lanes, const real *restri
         }
         if (done == rows)
             continue;
+        if (rows < LOW) {
+            (width > LANES ? low_two : low_one)(out + at, lanes, w, w_row, s + at, rows, depth, 0);
+            continue;
+        }
         source = CHUNK ? in_order(room, s + at, lanes, width, depth, 0) : source;
         (width > LANES ? forward_two : forward_one)(out + at + done * lanes, lanes, w + done * w_row, w_row, source,
                                                     rows - done, depth, 0);

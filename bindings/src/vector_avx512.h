@@ -92,10 +92,10 @@ enum { BLOCK_A = 14, BLOCK_B = 10, BLOCK_C = 4, FORWARD_A = 6, DOT_ROWS = 8 };
 #if defined(INTEL)
 /* Measured on Emerald Rapids: two multiply-adds of 512 bits a cycle and a first cache of 48 KB ask for wider spans; beyond
  * 2 MB come some 10 bytes a cycle, so that rows must be asked for in time. */
-enum { CHUNK = 128, AHEAD = 1 }; /* see chunks.h */
+enum { CHUNK = 128, DEEP = 256, AHEAD = 1 }; /* see chunks.h */
 enum { SPAN = 8, PAIRS = 1, WAIT = 4 }; /* see zeros.h */
 #else
-enum { CHUNK = 0, AHEAD = 0 };
+enum { CHUNK = 0, DEEP = 0, AHEAD = 0 };
 enum { SPAN = 6, PAIRS = 1, WAIT = 4 };
 #endif
 enum { FILTERS_A = 16, FILTERS_B = 4, PIXELS = 6 };

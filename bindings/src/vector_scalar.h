@@ -50,6 +50,6 @@ INLINE vec v_bits_scaled(vec a, real factor, real offset) { /* the bits of a >= 
 
 /* Rows of the blocks of sums that fit the registers, largest first (gemm.h). */
 enum { BLOCK_A = 4, BLOCK_B = 4, BLOCK_C = 2, FORWARD_A = 2, DOT_ROWS = 1 };
-enum { CHUNK = 0, AHEAD = 0 }; /* see chunks.h */
+enum { CHUNK = 0, DEEP = 0, AHEAD = 0 }; /* see chunks.h */
 enum { SPAN = 6, PAIRS = 1, WAIT = 4 }; /* see zeros.h */
 enum { FILTERS_A = 4, FILTERS_B = 2, PIXELS = 2 }; /* and of the blocks of a correlation (correlate.h) */
