@@ -2,10 +2,11 @@
  * header is not 0): to the bits of the same products in gemm.h without it.
  *
  * forward   The rows of s of one chain are CHAINS rows apart, some kilobytes, and would share a few sets of the first
- *           cache: they are copied side by side, in the order in which they are met. The next rows of W are asked for;
- *           by a product that leaves out rows, if AHEAD.
+ *           cache: they are copied side by side, in the order in which they are met. The next rows of W are asked for.
  * backward  Rows of W are some kilobytes apart too. CHUNK of them at a time meet all blocks of sums, from the second cache;
  *           sums wait in memory between two chunks, and stay one chain.
+ *
+ * AHEAD: forward products that leave out rows, and backward ones, ask for their next weights too.
  */
 
 /* Copies `width` lanes of the rows of s, chain by chain of a forward product, or those of them that are listed. */
@@ -57,7 +58,7 @@ INLINE void carry_block(const int rows, const int vectors, real *sums, ptrdiff_t
     UNROLL for (int i = 0; i < rows; i++)
         UNROLL for (int v = 0; v < vectors; v++)
             sum[i][v] = fresh ? v_set(0) : v_load(sums + i * lanes + v * LANES);
-    accumulate_listed(rows, vectors, sum, w, 1, columns, s, lanes, depth, list, 0, 0);
+    accumulate_listed(rows, vectors, sum, w, 1, columns, s, lanes, depth, list, 0, 0, AHEAD);
     UNROLL for (int i = 0; i < rows; i++)
         UNROLL for (int v = 0; v < vectors; v++)
             v_store(sums + i * lanes + v * LANES, sum[i][v]);

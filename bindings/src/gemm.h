@@ -10,13 +10,16 @@
 /* -- backward ------------------------------------------------------------------------------------------------------ */
 
 /* sum[i][v] += sum_k a[i a_row + k a_step] b[k b_row + v LANES ...], k = 0..depth - 1, or those of `list` unless it is
- * NULL; `some` is how many columns the last vector has. */
+ * NULL; `some` is how many columns the last vector has. With `ahead`, and rows of A that are neighbours, it asks for those
+ * after. */
 INLINE void accumulate_listed(const int rows, const int vectors, vec sum[][8], const real *a, ptrdiff_t a_row,
                               ptrdiff_t a_step, const real *b, ptrdiff_t b_row, int64_t depth, const int64_t *list,
-                              const int partial, int64_t some) {
+                              const int partial, int64_t some, const int ahead) {
     for (int64_t j = 0; j < depth; j++) {
         int64_t k = list ? list[j] : j;
         vec column[8];
+        if (ahead)
+            PREFETCH(a + k * a_step + 2 * rows - 1);
         UNROLL for (int v = 0; v < vectors; v++)
             column[v] = partial ? v_load_first(b + k * b_row, (int)some) : v_load(b + k * b_row + v * LANES);
         UNROLL for (int i = 0; i < rows; i++) {
@@ -29,7 +32,7 @@ INLINE void accumulate_listed(const int rows, const int vectors, vec sum[][8], c
 
 INLINE void accumulate(const int rows, const int vectors, vec sum[][8], const real *a, ptrdiff_t a_row, ptrdiff_t a_step,
                        const real *b, ptrdiff_t b_row, int64_t depth, const int partial, int64_t some) {
-    accumulate_listed(rows, vectors, sum, a, a_row, a_step, b, b_row, depth, 0, partial, some);
+    accumulate_listed(rows, vectors, sum, a, a_row, a_step, b, b_row, depth, 0, partial, some, 0);
 }
 
 INLINE void clear_sums(const int rows, const int vectors, vec sum[][8]) {
@@ -46,7 +49,7 @@ INLINE int block(const int rows, const int vectors, const int listed, real *c, p
     vec sum[BLOCK_A][8], gain = v_set(alpha), poison = v_set(0);
     clear_sums(rows, vectors, sum);
     accumulate_listed(rows, vectors, sum, a, a_row, a_step, b, b_row, listed ? list[0] : depth, listed ? list + 1 : 0,
-                      partial, some);
+                      partial, some, 0);
     if (listed) {
         for (int64_t j = list[0]; j < depth; j++) /* weight - weight = 0 of all that is finite */
             for (int i = 0; i < rows; i += LANES) {
