@@ -171,7 +171,7 @@ def settle_entries(p: Problem, threads: int = 1) -> dict[str, Entry]:
         add(f"{name}, over-relaxed", EqSettle(p, over_relaxed, several, backend), *over)
         if several:
             add(f"{name}, even-odd, one thread", EqSettle(p, even_odd, 1, backend), "even-odd", t, k)
-    if recurrent and not unavailable("c") and can_split():
+    if not unavailable("c") and can_split():
         split = EqSettle(p, even_odd, several, "c", "bf16x3")
         add("eqkernel c, bf16x3", split, "even-odd", t, k, floor=SPLIT_FLOOR)
     difference = even_odd.but(form="mean-difference", nudge="frozen")

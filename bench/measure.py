@@ -35,6 +35,7 @@ from .timing import interleave, ratio
 
 Row = dict[str, Any]
 SETTLED = [((784, 512, 10), False), ((784, 512, 512, 10), False), ((784, 256, 10), True)]
+ROUNDING = 1e-6  # float32 adds so much to a residual, at most: 5e-7 to 7e-7 are left where steps no longer change it
 TRAINED = [(784, 512, 10), (784, 512, 512, 10), (784, 256, 256, 256, 256, 10)]
 
 
@@ -56,7 +57,8 @@ def check_settle(p: Problem, entries: dict[str, Entry]) -> dict[str, Row]:
         seen[name] = {"residual": [free, nudged], "cosine": whole, "worst cosine": worst}
     for name, row in seen.items():
         free, nudged = row["residual"]
-        free_goal, nudged_goal = (max(1.05 * r, entries[name].floor) for r in seen[SETTLE_REFERENCE]["residual"])
+        goals = (max(1.05 * r + ROUNDING, entries[name].floor) for r in seen[SETTLE_REFERENCE]["residual"])
+        free_goal, nudged_goal = goals
         if not (free <= free_goal and nudged <= nudged_goal and row["cosine"] > 0.999):
             goal = seen[SETTLE_REFERENCE]
             raise VerificationError(f"{p.name}, B={p.batch}, {name}: {row}; the reference has {goal}")

