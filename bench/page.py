@@ -206,10 +206,10 @@ HOW = """\
 Written by `make bench` and `python -m bench --from build/bench.json --markdown PAGE`.
 
 **How to read it.** Every contestant solves the same problem from the same weights and is checked before it is
-timed: its settled states must leave no larger residual than the reference's, but for
-rounding, and its gradient is compared with the float64 implicit gradient. Contestants take turns, round after round in random order; a ratio is
-the median over rounds of the ratio to the reference inside one round, with its quartiles. *Residual* is max
-|ρ(drive) − s| over all units and samples, in float64, after the free phase and after the nudged phases.
+timed: its settled states must leave no larger residual than the reference's, but for rounding, and its gradient
+is compared with the float64 implicit gradient. Contestants take turns, round after round in random order; a
+ratio is the median over rounds of the ratio to the reference inside one round, with its quartiles. *Residual* is
+max |ρ(drive) − s| over all units and samples, in float64, after the free phase and after the nudged phases.
 *Gradient cosine* is given over all parameters and for the worst single array. *GFLOP/s* counts only the
 matrix products that the row's own algorithm needs, and *% of roof* sets it against the fastest sgemm that any
 installed library reaches in the same process.

@@ -18,8 +18,8 @@ def set_precision(name: str) -> None:
 
     Each factor is the sum of two bfloat16, and their smaller parts' product is left out: a product errs by 3 2^-16 of
     its size at most. It concerns dense and lateral connections in the phases of float32 networks; states, sums and
-    updates stay float32. "bf16x3-avx512" and "bf16x3-amx" name the instructions.
-    Raises EqkernelError for a processor without such instructions, and where the C library is missing.
+    updates stay float32. "bf16x3-avx512" and "bf16x3-amx" name the instructions. Raises EqkernelError for a processor
+    without such instructions, and where the C library is missing.
     """
     global _precision, _code
     code = lookup("precision", name, PRECISIONS)

@@ -116,6 +116,11 @@ def same_bits(dtype):
         test_bindings.test_verbs_are_the_same_bits_in_every_variant(stem, verb, dtype, (7, 31, 65))
 
 
+def steps(dtype):
+    """test_c_bf16x3: steps in one call are those of the phases, in full precision."""
+    test_c_bf16x3.check_steps()
+
+
 def shares(dtype):
     """test_c_jobs: tiles and shares in any order make the whole."""
     test_c_jobs.test_tiles_and_shares_make_the_whole_in_any_order(dtype)

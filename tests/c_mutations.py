@@ -171,7 +171,7 @@ MUTATIONS = [Mutation(*row) for row in (
     ("a wide span left out", "chunk += span * LANES, vectors -= span;", "chunk += LANES, vectors -= span;", "zeros",
      "avx512_intel_f32"),
     ("a free state sought elsewhere", "phase.nudged_phase(job, tile, 0);", "phase.nudged_phase(job, tile, tile);",
-     "bf16x3_steps", "abi_f32"),
+     "steps", "abi_f32"),
     # factors split in two
     ("low times high dropped", "add_pairs(sum[i][v], w_low, s_high[v])", "sum[i][v]", "bf16x3_products", "bf16_f32"),
     ("high times low dropped", "add_pairs(sum[i][v], w_high, s_low[v])", "sum[i][v]", "bf16x3_products", "bf16_f32"),

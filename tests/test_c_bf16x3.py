@@ -247,6 +247,10 @@ def test_steps_in_one_call_are_those_of_the_phases(kind):
         check_steps()
 
 
+def test_steps_of_full_precision_are_those_of_the_phases():
+    check_steps()
+
+
 @needs_one
 def test_the_precision_may_change_between_phases():
     net, x = linear(20, 30, schedule=ONE), np.random.default_rng(0).random((33, 20))

@@ -29,9 +29,10 @@ REGISTER_BYTES = VECTOR_BYTES if WIDE else VECTOR_BYTES // 2
 # Rows of the blocks of a product: 14 x 2 vectors fill 32 registers, and 10 rows fit ten classes; 6 x 1 fill 16.
 HEIGHTS = (14, 10, 4, 1) if WIDE else (6, 4, 2, 1)
 PATCHES = (16, 4, 1) if WIDE else (4, 2, 1)  # those of a correlation
-# So many rows of W at a time for W^T s: a column of 512 rows of 2 KB meets in too few sets of a cache of 512 KB, and from
-# beyond the second cache of Intel's cores comes too slowly. Zen 4 keeps the whole column.
-DEPTH = 64 if not WIDE else 1 << 62 if llvm.get_host_cpu_name().startswith("znver") else 128
+# So many rows of W at a time for W^T s: a column of 512 rows of 2 KB meets in too few sets of a cache of 512 KB, and
+# from beyond the second cache of Intel's cores it comes too slowly. Zen 4 takes it whole.
+ZEN = llvm.get_host_cpu_name().startswith("znver")
+DEPTH = (1 << 62 if ZEN else 128) if WIDE else 64
 SUMS = 4  # interleaved sums that make a row's product with a vector
 DOTS = 10  # rows of `dots`
 
