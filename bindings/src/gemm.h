@@ -275,22 +275,22 @@ INLINE void forward_tile(real *restrict out, ptrdiff_t lanes, const real *restri
                          const real *restrict s, int64_t rows, int64_t depth, const int64_t *restrict list,
                          real *restrict room) {
     for (ptrdiff_t at = 0, width; at < lanes; at += width) {
-        const real *source = s + at;
-        int64_t done = 0;
+        const real *source = s + at, *rest;
+        int64_t done = 0, left;
         width = lanes - at >= 2 * LANES ? 2 * LANES : LANES;
         if (list) {
             source = CHUNK ? in_order(room, s + at, lanes, width, depth, list) : source;
             done = (width > LANES ? listed_two : listed_one)(out + at, lanes, w, w_row, source, rows, depth, list);
         }
-        if (done == rows)
+        left = rows - done, rest = w + done * w_row;
+        if (left == 0)
             continue;
-        if (rows < LOW) {
-            (width > LANES ? low_two : low_one)(out + at, lanes, w, w_row, s + at, rows, depth, 0);
+        if (left < LOW) {
+            (width > LANES ? low_two : low_one)(out + at + done * lanes, lanes, rest, w_row, s + at, left, depth, 0);
             continue;
         }
         source = CHUNK ? in_order(room, s + at, lanes, width, depth, 0) : source;
-        (width > LANES ? forward_two : forward_one)(out + at + done * lanes, lanes, w + done * w_row, w_row, source,
-                                                    rows - done, depth, 0);
+        (width > LANES ? forward_two : forward_one)(out + at + done * lanes, lanes, rest, w_row, source, left, depth, 0);
     }
 }
 
