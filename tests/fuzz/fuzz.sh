@@ -11,14 +11,17 @@ echo 'int LLVMFuzzerTestOneInput(const char *data, unsigned long size) { return 
 seconds=$1 folder=$2 here=${0%/*} bindings=${0%/*}/../../bindings
 flags="-std=c99 -g -O1 -ffp-contract=off -fno-sanitize-recover=all -I$bindings/include"
 mkdir -p "$folder/corpus"
-objects=
+objects= stale=
 for source in "$here/abi.c" "$bindings"/src/*.c; do
     object=$folder/$(basename "$source" .c).o
     objects="$objects $object"
     if [ ! -e "$object" ] || [ -n "$(find "$here" "$bindings/src" "$bindings/include" -newer "$object")" ]; then
-        echo "compiling $(basename "$source")"
-        clang $flags -fsanitize=fuzzer-no-link,address,undefined -c "$source" -o "$object"
+        stale="$stale $source"
     fi
 done
+export flags folder
+[ -z "$stale" ] || printf '%s\n' $stale | xargs -P "$(getconf _NPROCESSORS_ONLN)" -I{} sh -c '
+    echo "compiling $(basename {})"
+    clang $flags -fsanitize=fuzzer-no-link,address,undefined -c {} -o "$folder/$(basename {} .c).o"'
 clang -fsanitize=fuzzer,address,undefined $objects -lm -o "$folder/fuzz"
 exec "$folder/fuzz" -max_len=256 -timeout=60 -max_total_time="$seconds" -artifact_prefix="$folder/" "$folder/corpus"
