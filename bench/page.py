@@ -223,10 +223,10 @@ installed library reaches in the same process.
 - **bf16x3** is the same settle with every factor of a product written as the sum of two bfloat16, of which three of
   four products are formed: within 3 · 2⁻¹⁶ of a product's size (its residual may be as large). Its GFLOP/s count the
   products of the algorithm, not the three. It is there for AMX: a core multiplies and adds 512 bfloat16 a cycle
-  (blocks of 16 × 16 × 32 in 16 cycles), and 32 floats (two units of 16), so three products take 3/16 of the time of one
-  in float, where weights come fast enough. AVX512-BF16 alone does two products a lane where the float instruction does
-  one, at the same rate (measured on Zen 4), so three take 1.5 times the time of one in float: there the row is slower
-  than *eqkernel c, even-odd*, and what it gains on torch is that order's.
+  (blocks of 16 × 16 × 32 in 16 cycles), and 32 floats (two units of 16), so three products could take 3/16 of the time
+  of one in float; where there is AMX the rows say what comes of it. AVX512-BF16 alone does two products a lane where
+  the float instruction does one, at the same rate (measured on Zen 4), so three take 1.5 times the time of one in
+  float: there the row is slower than *eqkernel c, even-odd*, and what it gains on torch is that order's.
 - **hebbian + adam** is the contrast and Adam's step for one matrix of the clamped input. The cosine is that
   of the weights' change over three steps.
 - **whole step** is one training step (β = 0.02, cross-entropy) at weights trained for three epochs on

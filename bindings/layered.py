@@ -63,7 +63,8 @@ class Workspace(layered.Workspace):
     def with_own_results(self) -> Workspace:
         """A workspace that shares all but the arrays a nudged phase returns."""
         other = copy(self)
-        other.mean, other.difference, other._views = *(_row(self.mean.size, self.dtype) for _ in range(2)), {}
+        other.mean, other.difference = (_row(self.mean.size, self.dtype) for _ in range(2))
+        other._views = {}
         other.report = self.report.copy()
         other.job = ffi.new(ffi.typeof(self.job), self.job[0])
         other._point()

@@ -14,7 +14,7 @@ import test_backends
 import test_independence
 import test_verbs
 from bounds import gamma, split_gamma
-from c_mutations import BINDINGS, CC
+from c_library import BINDINGS, CC
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle import cosine

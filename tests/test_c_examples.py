@@ -5,7 +5,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import c_mutations
+import c_library
 import numpy as np
 import pytest
 
@@ -27,10 +27,10 @@ def run(*command, **options):
 def library(tmp_path_factory):
     """The objects of the library, compiled strictly: those that others are tested with, but no emulated ones."""
     folder = tmp_path_factory.mktemp("library")
-    emulated = [ROOT / f"src/{unit}.c" for unit in c_mutations.EMULATED]
+    emulated = [ROOT / f"src/{unit}.c" for unit in c_library.EMULATED]
     run(CC, *STRICT, "-O1", "-c", *emulated, cwd=folder)
     made = {path.stem: path for path in folder.glob("*.o")}
-    return sorted((c_mutations.library(tmp_path_factory) | made).values())
+    return sorted((c_library.library(tmp_path_factory) | made).values())
 
 
 def test_the_example_compiles_strictly_and_learns(library, tmp_path):

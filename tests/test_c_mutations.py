@@ -1,19 +1,8 @@
 """The tests of the C library can fail: bugs planted in its sources are each caught, in every variant and type."""
 
 import pytest
-from c_mutations import (
-    CC,
-    MARK,
-    MARKS,
-    MUTATIONS,
-    Checker,
-    Mutation,
-    compile_changed,
-    library,
-    link,
-    units,
-    variant_of,
-)
+from c_library import CC, Checker, compile_changed, library, link, units
+from c_mutations import MARK, MARKS, MUTATIONS, Mutation, variant_of
 
 from eqkernel.backends import unavailable
 

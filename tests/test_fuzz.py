@@ -6,7 +6,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from c_mutations import BINDINGS, CC, STRICT, Mutation, compile_changed, compile_unit, library, units
+from c_library import BINDINGS, CC, STRICT, compile_changed, compile_unit, library, units
+from c_mutations import Mutation
 
 HERE = Path(__file__).parent / "fuzz"
 FEATURES = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""

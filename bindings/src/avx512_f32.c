@@ -7,7 +7,9 @@
 #endif
 #define VARIANT_AVX512
 #define REAL_BITS 32
+#ifndef KERNELS /* avx512_intel_f32.c names its own */
 #define KERNELS eqk_kernels_f32 eqk_kernels_f32_avx512
+#endif
 #include "kernels.h"
 #if defined(__clang__)
 #pragma clang attribute pop

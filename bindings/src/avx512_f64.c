@@ -7,7 +7,9 @@
 #endif
 #define VARIANT_AVX512
 #define REAL_BITS 64
+#ifndef KERNELS /* avx512_intel_f64.c names its own */
 #define KERNELS eqk_kernels_f64 eqk_kernels_f64_avx512
+#endif
 #include "kernels.h"
 #if defined(__clang__)
 #pragma clang attribute pop

@@ -182,11 +182,12 @@ INLINE void add_totals(const int rows, const int vectors, real *out, ptrdiff_t l
 }
 
 /* `ordered`: the rows of s lie in the order in which they are met, see chunks.h. */
-INLINE int sum_chains(const int rows, const int vectors, const int ordered, real *out, ptrdiff_t lanes, const real *w,
-                      ptrdiff_t w_row, const real *s, int64_t depth) {
+INLINE int forward_block(const int rows, const int vectors, const int ordered, real *out, ptrdiff_t lanes, const real *w,
+                         ptrdiff_t w_row, const real *s, int64_t depth, const int64_t *list) {
     vec total[FORWARD_A][2], chain[FORWARD_A][2];
     int64_t blocks = chain_blocks(depth);
     const real *met = s;
+    (void)list;
     clear_chains(rows, vectors, total);
     for (int64_t index = 0; index < blocks; index++) {
         int64_t begin = chain_block(depth, index, blocks), end = chain_block(depth, index + 1, blocks);
@@ -204,22 +205,10 @@ INLINE int sum_chains(const int rows, const int vectors, const int ordered, real
     return 1;
 }
 
-INLINE int forward_block(const int rows, const int vectors, real *out, ptrdiff_t lanes, const real *w, ptrdiff_t w_row,
-                         const real *s, int64_t depth, const int64_t *list) {
-    (void)list;
-    return sum_chains(rows, vectors, CHUNK != 0, out, lanes, w, w_row, s, depth);
-}
-
-INLINE int low_block(const int rows, const int vectors, real *out, ptrdiff_t lanes, const real *w, ptrdiff_t w_row,
-                     const real *s, int64_t depth, const int64_t *list) {
-    (void)list;
-    return sum_chains(rows, vectors, 0, out, lanes, w, w_row, s, depth);
-}
-
 /* The same of those rows of s alone that are in `list` (list_chains in zeros.h), unless a weight is not finite: then 0.
  * Each is tested, as weight - weight = 0, a few between two chains: the adders idle there. */
-INLINE int listed_block(const int rows, const int vectors, real *out, ptrdiff_t lanes, const real *w, ptrdiff_t w_row,
-                        const real *s, int64_t depth, const int64_t *list) {
+INLINE int listed_block(const int rows, const int vectors, const int ordered, real *out, ptrdiff_t lanes, const real *w,
+                        ptrdiff_t w_row, const real *s, int64_t depth, const int64_t *list) {
     vec total[FORWARD_A][2], chain[FORWARD_A][2], poison[2] = {v_set(0), v_set(0)};
     int64_t chains = chain_blocks(depth) * (depth < CHAINS ? depth : CHAINS), tested = 0;
     const int64_t share = (depth / (chains * LANES) + 1) * LANES;
@@ -237,7 +226,7 @@ INLINE int listed_block(const int rows, const int vectors, real *out, ptrdiff_t 
         }
         clear_chains(rows, vectors, chain);
         for (int64_t count = *list++; count > 0; count--, list++, met += vectors * LANES)
-            add_product(rows, vectors, chain, w + *list, w_row, CHUNK ? met : s + *list * lanes);
+            add_product(rows, vectors, chain, w + *list, w_row, ordered ? met : s + *list * lanes);
         add_chains(rows, vectors, total, chain);
     }
     if (v_poison(v_add(poison[0], poison[1])) != 0)
@@ -248,26 +237,26 @@ INLINE int listed_block(const int rows, const int vectors, real *out, ptrdiff_t 
 
 /* Gives back how many rows are done: those before a block that is not finite. Single rows would wait for their sums: as many
  * blocks are a row lower as leave none. */
-#define FORWARD_BLOCKS(height, end, vectors, make) \
+#define FORWARD_BLOCKS(height, end, vectors, ordered, make) \
     for (; end - i >= height; i += height) \
-        if (!make(height, vectors, out + i * lanes, lanes, w + i * w_row, w_row, s, depth, list)) \
+        if (!make(height, vectors, ordered, out + i * lanes, lanes, w + i * w_row, w_row, s, depth, list)) \
             return i;
-#define FORWARD(name, vectors, make) \
+#define FORWARD(name, vectors, ordered, make) \
     NOINLINE int64_t name(real *restrict out, ptrdiff_t lanes, const real *restrict w, ptrdiff_t w_row, \
                           const real *restrict s, int64_t rows, int64_t depth, const int64_t *restrict list) { \
         int64_t i = 0, lower = (FORWARD_A - rows % FORWARD_A) % FORWARD_A * FORWARD_B; \
         lower = lower <= rows ? lower : 0; \
-        FORWARD_BLOCKS(FORWARD_B, lower, vectors, make) \
-        FORWARD_BLOCKS(FORWARD_A, rows, vectors, make) \
-        FORWARD_BLOCKS(1, rows, vectors, make) \
+        FORWARD_BLOCKS(FORWARD_B, lower, vectors, ordered, make) \
+        FORWARD_BLOCKS(FORWARD_A, rows, vectors, ordered, make) \
+        FORWARD_BLOCKS(1, rows, vectors, ordered, make) \
         return i; \
     }
-FORWARD(forward_two, 2, forward_block)
-FORWARD(forward_one, 1, forward_block)
-FORWARD(low_two, 2, low_block)
-FORWARD(low_one, 1, low_block)
-FORWARD(listed_two, 2, listed_block)
-FORWARD(listed_one, 1, listed_block)
+FORWARD(forward_two, 2, CHUNK != 0, forward_block)
+FORWARD(forward_one, 1, CHUNK != 0, forward_block)
+FORWARD(low_two, 2, 0, forward_block)
+FORWARD(low_one, 1, 0, forward_block)
+FORWARD(listed_two, 2, CHUNK != 0, listed_block)
+FORWARD(listed_one, 1, CHUNK != 0, listed_block)
 
 /* out (rows, lanes) += W s for a tile s (depth, lanes), lanes a multiple of LANES; `list` tells which rows of s are not
  * zero, or is NULL; `room` holds (depth, lanes). */

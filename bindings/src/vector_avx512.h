@@ -90,8 +90,8 @@ INLINE void v_transpose(vec *r) {
 /* 14 rows x 2 vectors fill the 32 registers, 10 rows are ten classes; a forward block holds totals besides. */
 enum { BLOCK_A = 14, BLOCK_B = 10, BLOCK_C = 4, FORWARD_A = 6, DOT_ROWS = 8 };
 #if defined(INTEL)
-/* Measured on Emerald Rapids: two multiply-adds of 512 bits a cycle and a first cache of 48 KB ask for wider spans; beyond
- * 2 MB come some 10 bytes a cycle, so that rows must be asked for in time. */
+/* Measured on Emerald Rapids: two multiply-adds of 512 bits a cycle and a first cache of 48 KB ask for wider spans, and what
+ * lies beyond the second cache must be asked for in time. */
 enum { CHUNK = 128, DEEP = 256, AHEAD = 1 }; /* see chunks.h */
 enum { SPAN = 8, PAIRS = 1, WAIT = 4 }; /* see zeros.h */
 #else

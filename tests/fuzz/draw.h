@@ -256,7 +256,7 @@ static int variant;
 #define TRY(call) TRY_STEP(call, 0)
 
 static int draw_variant(void) {
-    static const int bad[] = {-1, 5, INT32_MAX, INT32_MIN};
+    static const int bad[] = {-1, EQK_AVX512_INTEL + 1, INT32_MAX, INT32_MIN};
     int drawn = (int)among(EQK_AVX512_INTEL + 1);
     return spoil() ? bad[among(4)] : eqk_runs_variant(drawn) ? drawn : EQK_AUTO;
 }
