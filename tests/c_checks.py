@@ -103,11 +103,13 @@ def zeros(dtype):
 
 def drives(dtype):
     """test_c_zeros: tiles to the bits of samples alone, and weights that are not finite."""
-    test_zeros.check_tiles(dtype, "c", batches=(17, 64), counts=(1,))
+    for make in (test_zeros.resting, test_zeros.scattered):
+        test_zeros.check_tiles(dtype, "c", make, batches=(17, 64), counts=(1,))
     for bad in (np.nan, np.inf):
         test_zeros.check_bad_weight(bad, dtype, "c")
     test_zeros.check_weight_that_keeps_at_rest(dtype, "c")
     test_c_zeros.test_the_list_of_a_drive_stays_in_the_workspace(528, dtype)
+    test_c_zeros.test_the_samples_of_a_drive_stay_in_the_workspace(dtype)
 
 
 def same_bits(dtype):

@@ -122,10 +122,11 @@ def test_the_scratch_must_be_as_large_as_was_asked_for():
     assert sizes[0] == 0 < sizes[1] < sizes[2]
 
 
+@pytest.mark.parametrize("make", [test_zeros.resting, test_zeros.scattered])
 @pytest.mark.parametrize("dtype", test_verbs.DTYPES)
-def test_a_tile_settles_to_the_bits_of_its_samples_alone(dtype):
+def test_a_tile_settles_to_the_bits_of_its_samples_alone(dtype, make):
     before = eq.get_threads()
-    test_zeros.check_tiles(dtype, "c")
+    test_zeros.check_tiles(dtype, "c", make)
     eq.set_threads(before)
 
 
@@ -140,19 +141,35 @@ def test_a_weight_that_keeps_its_unit_at_rest_is_not_hidden(dtype):
     test_zeros.check_weight_that_keeps_at_rest(dtype, "c")
 
 
-@pytest.mark.parametrize("dtype", test_verbs.DTYPES)
-@pytest.mark.parametrize("pixels", [63, 528])
-def test_the_list_of_a_drive_stays_in_the_workspace(pixels, dtype):
-    """Of a last tile, which ends with the list and the room that some variants need; 528 pixels, none dark, fill it."""
-    rng, run = np.random.default_rng(0), library.functions(np.dtype(dtype))
-    net = eq.Network.dense(pixels, 64, 5, dtype=dtype, backend="c")
-    x = 1 - rng.random((3, pixels), dtype)
+def check_workspace(net, x):
+    """The phases of one tile keep within a workspace that begins nearly a line before the tile."""
+    run, dtype = library.functions(net.dtype), net.dtype
     workspace = Workspace(net.engine.layers, net.buffer, len(x))
     job, size = workspace.prepare(x, net.schedule), workspace.job.work_size
     guarded = np.full(size + 3 * 64, 0xA5, np.uint8)
-    begin = 64 + (-guarded.ctypes.data) % 64 + x.itemsize  # nearly a line until the first tile begins
+    begin = 64 + (-guarded.ctypes.data) % 64 + dtype.itemsize
     job.work = ffi.from_buffer(guarded) + begin
+    labels = np.arange(len(x)) % net.sizes[-1]
+    workspace.aim(None, 0.1, "centered", net.schedule, labels)
     for name in VARIANTS:
         job.variant = library.VARIANTS[name]
-        library.check(run.free_phase(job, 0, 1))
+        library.check(run.settle(job, 0, 1))
         assert (guarded[:begin] == 0xA5).all() and (guarded[begin + size :] == 0xA5).all(), name
+
+
+@pytest.mark.parametrize("dtype", test_verbs.DTYPES)
+@pytest.mark.parametrize("pixels", [63, 528])
+def test_the_list_of_a_drive_stays_in_the_workspace(pixels, dtype):
+    """Of a tile that ends with the list and the room that some variants need; 528 pixels, none dark, fill it."""
+    net = eq.Network.dense(pixels, 64, 5, dtype=dtype, backend="c")
+    check_workspace(net, 1 - np.random.default_rng(0).random((3, pixels), dtype))
+
+
+@pytest.mark.parametrize("dtype", test_verbs.DTYPES)
+def test_the_samples_of_a_drive_stay_in_the_workspace(dtype):
+    """Of a tile that ends with what is left of each sample; the lateral drive of the largest layer fills it."""
+    net, x, _ = test_zeros.scattered(dtype, "c")
+    check_workspace(net, x[:30])
+    flat = eq.Network.dense(64, 256, 128, 10, dtype=dtype, backend="c", cost="squared-error")  # few units, few samples
+    flat.buffer[:] = 0  # all stay at rest but the output of a sample's label
+    check_workspace(flat, np.zeros((16, 64), dtype))

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from bounds import gamma, softmax_roundings
 from scipy.special import expit
 
-from eqkernel import Network, reference
+from eqkernel import SGD, Network, reference, train_step
 from eqkernel.costs import COSTS, BinaryCrossEntropy, CrossEntropy, SquaredError, find_cost
 from eqkernel.errors import EqkernelError
 
@@ -60,6 +61,22 @@ def test_cross_entropy_of_a_certain_mistake_is_finite(dtype):
     loss = CrossEntropy().loss(np.array([[1, 0]], dtype), np.array([[0, 1]], dtype))
     assert loss.dtype == dtype
     assert 80 < loss[0] < 800
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("backend", ["cpu", "c"])
+def test_the_loss_of_a_confident_mistake_keeps_its_digits(backend, dtype):
+    """Drives x and 0, the second right: ln(1 + e^x)."""
+    if backend == "c":
+        pytest.importorskip("eqkernel.bindings.library")
+    net = Network.dense(1, 1, 2, backend=backend, dtype=dtype)
+    for array, value in zip(net.parameters, (1 / 80, 0, [[80], [0]], 0), strict=True):
+        array[...] = value
+    for x in (0, 1, 10, 20, 40, 80):
+        loss = train_step(net, np.full((16, 1), x, dtype), np.ones(16, int), optimiser=SGD(1e-30)).loss
+        # the logarithm of what errs relatively, by a drive of four roundings too; then a mean
+        bound = gamma(softmax_roundings(2, dtype) + 5 * x, dtype) + gamma(17, dtype) * x
+        np.testing.assert_allclose(loss, np.logaddexp(0, x), rtol=0, atol=bound)
 
 
 @pytest.mark.parametrize("cost", COSTS.values(), ids=repr)

@@ -10,6 +10,7 @@ from bounds import (
     gamma,
     rate_error,
     softmax_error,
+    softmax_roundings,
     verb_bound,
 )
 from compiled import COMPILED, MODULES
@@ -129,6 +130,21 @@ def test_potential_and_softmax(backend, neuron, dtype):
     neurons.rate(found, drive, "softmax")
     reference.neurons.rate(exact, drive.astype(float), "softmax")
     within(found, exact, softmax_error(33, dtype), "softmax")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("backend", MODULES)
+def test_an_unlikely_class_keeps_its_digits(backend, dtype):
+    """The loss is its logarithm; what is less likely than the least normal number may count as that."""
+    gap = np.linspace(0, 85, 500)
+    drive = np.stack([np.zeros_like(gap), -gap], 1).astype(dtype)
+    exact, found = np.empty((500, 2)), np.empty((500, 2), dtype)
+    reference.neurons.rate(exact, drive.astype(float), "softmax")
+    MODULES[backend].neurons.rate(found, drive, "softmax")
+    within(found, exact, exact * gamma(softmax_roundings(2, dtype) + gap[:, None], dtype), "softmax")
+    drive[:] = [[0, -2000]]
+    MODULES[backend].neurons.rate(found, drive, "softmax")
+    assert (found[:, 1] <= 1.001 * np.finfo(dtype).tiny).all()
 
 
 LAYOUTS = {

@@ -105,6 +105,16 @@ def resting(dtype, backend="cpu"):
     return net, x.astype(dtype), rng.integers(0, 5, 130)
 
 
+def scattered(dtype, backend="cpu"):
+    """A recurrent network whose hidden units are at rest in some samples, hardly one in all, and 130 samples."""
+    net = eq.Network.recurrent(150, 97, 310, 5, neuron="hard-sigmoid", schedule=PLAN, dtype=dtype, backend=backend)
+    rng = np.random.default_rng(3)
+    for weight, bias in (net.parameters[:2], net.parameters[2:4]):
+        weight *= 4
+        bias[...] = rng.uniform(-1.2, 0.2, bias.shape)
+    return net, rng.random((130, 150)).astype(dtype), rng.integers(0, 5, 130)
+
+
 def settled(net, x, y):
     free = eq.free_phase(net, x)
     nudged = eq.nudged_phase(net, free, y, beta=0.2)
@@ -112,9 +122,9 @@ def settled(net, x, y):
     return np.hstack([*free.state[1:], *nudged.mean[1:], *nudged.difference[1:]])
 
 
-def check_tiles(dtype, backend, batches=(3, 16, 17, 64, 130), counts=(1, 3)):
+def check_tiles(dtype, backend, make=resting, batches=(3, 16, 17, 64, 130), counts=(1, 3)):
     """A tile settles to the bits of its samples alone: a single sample skips nothing."""
-    net, x, y = resting(dtype, backend)
+    net, x, y = make(dtype, backend)
     alone = {i: settled(net, x[i : i + 1], y[i : i + 1])[0] for i in (0, 5, 15, 20, 31, 32, 63, 129)}
     for batch in batches:
         for count in counts:
@@ -125,9 +135,10 @@ def check_tiles(dtype, backend, batches=(3, 16, 17, 64, 130), counts=(1, 3)):
                     np.testing.assert_array_equal(together[i], state, f"sample {i} of {batch}")
 
 
+@pytest.mark.parametrize("make", [resting, scattered])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_a_tile_settles_to_the_bits_of_its_samples_alone(dtype):
-    check_tiles(dtype, "cpu")
+def test_a_tile_settles_to_the_bits_of_its_samples_alone(dtype, make):
+    check_tiles(dtype, "cpu", make)
 
 
 def unless_diverged(phase, *arguments, **options):
@@ -165,16 +176,18 @@ def test_a_weight_that_meets_zeros_alone_is_not_hidden(bad, dtype):
 
 def check_weight_that_keeps_at_rest(dtype, backend):
     """-inf from a unit that is not at rest keeps another there: on its way back it meets this one's zero, a NaN."""
-    net, x, _ = resting(dtype, backend)
-    for batch in (1, 32):
-        free = eq.free_phase(net, np.repeat(x[:1], batch, axis=0))
-        live = [
-            (i, j) for i in range(310) for j in range(97) if (free.state[2][:, i] == 0).all() and free.state[1][0, j]
-        ]
-        for place in (live[0], live[-1]):
-            before, net.parameters[2][place] = net.parameters[2][place], -np.inf
-            assert unless_diverged(eq.free_phase, net, np.repeat(x[:1], batch, axis=0)) is None
-            net.parameters[2][place] = before
+    for make, samples in ((resting, [0]), (resting, [0] * 32), (scattered, range(32))):
+        net, x, _ = make(dtype, backend)
+        x = x[list(samples)]
+        _, below, above, _ = eq.free_phase(net, x).state
+        rest, (live, other) = np.flatnonzero((above == 0).all(0)), (np.flatnonzero(s.all(0)) for s in (below, above))
+        places = [(2, (rest[0], live[0])), (2, (rest[-1], live[-1])), (-1, (rest[0], other[0]))]
+        for parameter, place in places[: 2 + (make is scattered)]:  # the weight of W_2, or of A_2
+            weight = net.parameters[parameter]
+            before, weight[place] = weight[place], -np.inf
+            assert unless_diverged(eq.free_phase, net, x) is None
+            assert np.isnan(net.engine.free(x, net.schedule)[1][1]).any(axis=1).all()  # no sample is spared
+            weight[place] = before
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

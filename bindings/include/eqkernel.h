@@ -9,7 +9,9 @@
  * function returns an eqk_status and, unless that is EQK_OK (or EQK_DIVERGED, which says what was done), has written
  * nothing. Arrays are C-contiguous, samples first, must not overlap unless said, and are aligned as their type is. Each
  * function exists for float (_f32) and for double (_f64). A result is the same to the last bit whatever the variant,
- * the batch a sample comes in, and the threads that share the work (of EQK_BF16X3 the two kinds differ in last bits).
+ * the batch a sample comes in, and the threads that share the work, but for the sign of a zero, a tolerance above 0, by
+ * which the samples of a tile end together, and EQK_BF16X3, whose two kinds differ in last bits. Strings that are given
+ * back are constants.
  */
 #ifndef EQK_REAL /* the end of this file includes the file again, once for each type of real numbers */
 #ifndef EQKERNEL_H
@@ -69,8 +71,9 @@ typedef enum {
     EQK_SIGMOID = 1,      /* 1 / (1 + e^-d) */
     EQK_TANH = 2,
     EQK_LINEAR = 3,
-    EQK_SOFTMAX = 4, /* of the last layer only: a readout outside the dynamics, whose cost is cross-entropy */
-    EQK_FHN = 5      /* s with s + s^3 = d */
+    EQK_SOFTMAX = 4, /* of the last layer above a hidden one only: a readout outside the dynamics, whose cost is
+                      * cross-entropy, without lateral, adaptation or convolution */
+    EQK_FHN = 5      /* s with s + s^3 = d, |d| < 1e12 (float) or 1e100 (double); far beyond it is NaN */
 } eqk_neuron;
 
 typedef enum { EQK_SYNCHRONOUS = 0, EQK_EVEN_ODD = 1, EQK_SWEEP = 2 } eqk_order;
@@ -94,8 +97,8 @@ typedef struct {
 } eqk_layer;
 
 /* How a network settles: see eqkernel's schedules. 0 < gamma <= 1, 0 < step <= 1 (< 2 in even-odd order, where more than
- * 1 over-relaxes), steps of at least 1. A phase of a tile of samples ends early once no state changes by `tolerance` in a
- * step (0: never); a tile is EQK_TILE bytes of samples, 32 floats or 16 doubles, and half of that in a network that has
+ * 1 over-relaxes), steps of at least 1. A phase of a tile of samples ends early once its residual (see eqk_report) is
+ * below `tolerance` (0: never); a tile is EQK_TILE bytes of samples, 32 floats or 16 doubles, and half of that in a network that has
  * convolutions. */
 typedef struct {
     double gamma, step, tolerance;
@@ -109,7 +112,8 @@ typedef struct {
     double steps, residual, early;
 } eqk_report;
 
-/* What an optimiser needs for the step to come: rate, decoupled weight decay, and the constants of its rule:
+/* What an optimiser needs for the step to come: rate, decoupled weight decay, which biases have none of, and the constants
+ * of its rule:
  * momentum: {mu}; Adam: {beta_1, 1 - beta_1, beta_2, 1 - beta_2, eps, 1 / (1 - beta_1^t), 1 / (1 - beta_2^t)}. */
 typedef struct {
     double rate, decay, constants[7];
@@ -187,8 +191,8 @@ typedef struct {
     EQK_REAL *difference;  /* (s+ - s-)/(2 beta); for a softmax readout p and t - p; for EQK_STATE of s and the free s */
     eqk_report *report;    /* [2][tiles]: of the free, then of the nudged phase */
     eqk_optimiser optimiser;
-    EQK_REAL *first, *second; /* [parameter_count] the optimiser's moments, where its rule has any */
-    void *work;
+    EQK_REAL *first, *second; /* [parameter_count] the optimiser's moments, where its rule has any; 0 before step 1 */
+    void *work; /* aligned as EQK_REAL is */
     size_t work_size;
 } EQK(job);
 
@@ -211,7 +215,8 @@ EQK_API eqk_status EQK(settle)(const EQK(job) * job, int64_t first, int64_t last
 
 /* The Hebbian contrast of mean and difference, and one step of the optimiser, for share `part` of `parts` of the rows
  * of every matrix; shares may run in threads of their own. It overwrites work, of which it needs
- * eqk_update_workspace(job, parts) bytes (0 for a network of small matrices). */
+ * eqk_update_workspace(job, parts) bytes (0 for a network of small matrices). A lateral matrix stays symmetric but for
+ * rounding: who trains for long symmetrises it now and then. */
 EQK_API size_t EQK(update_workspace)(const EQK(job) * job, int64_t parts);
 EQK_API eqk_status EQK(update)(const EQK(job) * job, int64_t part, int64_t parts);
 
@@ -278,7 +283,7 @@ EQK_API eqk_status EQK(conv_hebbian)(int variant, EQK_REAL *trace, const EQK_REA
 EQK_API eqk_status EQK(conv_choose)(int variant, int32_t *winners, const EQK_REAL *pre, const EQK_REAL *weight,
                                     const eqk_conv *conv, int64_t batch, void *work, size_t work_size);
 
-/* Neurons, of arrays of `count` elements whatever their shape; softmax is (B, n). rate: out = rho(drive); relax: state
+/* Neurons, of arrays of `count` elements whatever their shape, no EQK_SOFTMAX; softmax is (B, n). rate: out = rho(drive); relax: state
  * += step (rho(drive) - state); difference: out = rho(m + c/2) - rho(m - c/2) without cancellation; potential: energy
  * (B) += sum of the integral of rho^-1 over state (B, n). */
 EQK_API eqk_status EQK(neurons_rate)(int variant, EQK_REAL *out, const EQK_REAL *drive, int64_t count, int neuron);

@@ -158,6 +158,7 @@ static eqk_status check_nudge(const EQK(job) * job) {
 
 static eqk_status check_update(const EQK(job) * job) {
     const eqk_optimiser *o = &job->optimiser;
+    REQUIRE(workspace_of(job) > 0, EQK_BAD_SIZE);
     REQUIRE(o->rule >= EQK_GRADIENT && o->rule <= EQK_ADAM, EQK_BAD_VALUE);
     REQUIRE(isfinite(o->rate) && isfinite(o->decay) && between(job->schedule.gamma, 0, 1), EQK_BAD_VALUE);
     for (int i = 0; i < 7; i++)

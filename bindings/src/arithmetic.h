@@ -34,19 +34,32 @@ INLINE vec sigmoid_of(vec x) {
     return v_add(v_set(half), scaled_tanh(x, half));
 }
 
-/* e^x for x <= 0 to an absolute error of a unit roundoff: (1 + tanh(x/2)) / (1 - tanh(x/2)). */
+/* Among a number's bits, read as an integer, stands its exponent + BIAS, times EXPONENT. */
+#define BIAS (REAL_BITS == 32 ? 127 : 1023)
+#define EXPONENT (REAL_BITS == 32 ? 8388608.0 : 4503599627370496.0)
+
+/* e^x for x <= 0 to a few units in the last place; for less than that of the least normal number, that one.
+ * e^x = 2^n e^r, n whole, |r| <= ln 2 / 2, and e^r = (1 + tanh(r/2)) / (1 - tanh(r/2)). ln 2 is split so that n times its
+ * high part is exact. */
 INLINE vec exp_of_negative(vec x) {
-    vec t = tanh_of(v_mul(v_set((real)0.5), x)), one = v_set(1);
-    return v_div(v_add(one, t), v_sub(one, t));
+    const double high = REAL_BITS == 32 ? 0.693359375 : 6.93147180369123816490e-01;
+    const double low = REAL_BITS == 32 ? -2.12194440e-4 : 1.90821492927058770002e-10;
+    const vec whole_numbers = v_set((real)(1.5 * EXPONENT)), one = v_set(1); /* a sum as large as that has no fraction */
+    vec n, r, t;
+    x = v_max(v_set((real)((1 - BIAS) * 0.6931471805599453)), x);
+    n = v_sub(v_add(v_mul(x, v_set((real)1.4426950408889634)), whole_numbers), whole_numbers);
+    r = v_sub(v_sub(x, v_mul(n, v_set((real)high))), v_mul(n, v_set((real)low)));
+    t = tanh_of(v_mul(v_set((real)0.5), r));
+    n = v_of_bits(v_mul(v_add(n, v_set(BIAS)), v_set((real)EXPONENT))); /* 2^n */
+    return v_mul(v_div(v_add(one, t), v_sub(one, t)), n);
 }
 
 /* The cube root of x > 0 to 4 %, of 0 some tiny number: a float's bits, read as an integer, are nearly its logarithm,
  * so a third of them, and two thirds of the exponent's offset, make a root. The 0.032 balances the error of that
  * reading over an octave. */
 INLINE vec rough_cube_root(vec x) {
-    const real third = (real)(1.0 / 3.0);
-    const double bias = REAL_BITS == 32 ? 127 : 1023, unit = REAL_BITS == 32 ? 8388608.0 : 4503599627370496.0;
-    return v_bits_scaled(x, third, (real)((bias * 2 / 3 - 0.032) * unit));
+    const vec third = v_set((real)(1.0 / 3.0)), offset = v_set((real)((BIAS * 2 / 3.0 - 0.032) * EXPONENT));
+    return v_of_bits(v_fma(v_bits(x), third, offset));
 }
 
 /* One step of Halley's method for s^3 + s - x = 0: it cubes the error. */

@@ -19,8 +19,8 @@
 /* Whether a kind of EQK_BF16X3 can run. To ask for AMX takes microseconds, of the system and perhaps of a hypervisor. */
 int eqk_runs_bf16x3(int kind);
 
-/* Products of sizes stay far below what a pointer can address: each is at most MOST, and so is what they make. */
-#define MOST ((int64_t)1 << 40)
+/* Products of sizes stay below what a pointer can address: each is at most MOST, and so is what they make. */
+#define MOST (SIZE_MAX > 0xffffffffu ? (int64_t)1 << 40 : (int64_t)1 << 30)
 
 static inline int fits(int64_t a, int64_t b) { return a > 0 && b > 0 && a <= MOST && b <= MOST / a; }
 static inline int fits3(int64_t a, int64_t b, int64_t c) { return fits(a, b) && fits(a * b, c); }
@@ -32,14 +32,15 @@ static inline int fits3(int64_t a, int64_t b, int64_t c) { return fits(a, b) && 
             return status; \
     } while (0)
 
-/* A pointer to numbers of `type`; one that may be NULL. */
+/* A pointer to numbers of `type`; one that may be NULL. Eight bytes are aligned as a pointer is, which may have four. */
 #define POINTER(p, type) \
     do { \
         if (!(p)) \
             return EQK_NULL_POINTER; \
         POINTER_OR_NULL(p, type); \
     } while (0)
-#define POINTER_OR_NULL(p, type) REQUIRE((uintptr_t)(p) % sizeof(type) == 0, EQK_MISALIGNED)
+#define ALIGNMENT(type) (sizeof(type) < sizeof(void *) ? sizeof(type) : sizeof(void *))
+#define POINTER_OR_NULL(p, type) REQUIRE((uintptr_t)(p) % ALIGNMENT(type) == 0, EQK_MISALIGNED)
 
 static inline int between(double x, double low, double high) { return x > low && x <= high; } /* false for NaN */
 

@@ -81,13 +81,21 @@ CARRY(carry_one, 1, 0)
 CARRY(carry_listed_two, 2, list)
 CARRY(carry_listed_one, 1, list)
 
+/* out = alpha sums (+ out if keep), whole vectors; without `keep` they may lie in the same place. */
+static void scale_sums(real *out, const real *sums, int64_t count, real alpha, int keep) {
+    vec gain = v_set(alpha);
+    for (int64_t i = 0; (keep || alpha != 1) && i < count; i += LANES) {
+        vec sum = v_load(sums + i);
+        v_store(out + i, keep ? v_fma(gain, sum, v_load(out + i)) : v_mul(gain, sum));
+    }
+}
+
 /* backward_tile (gemm.h), in chunks; `room` holds (rows, lanes). */
 static void backward_chunks(real *restrict out, ptrdiff_t lanes, const real *restrict w, const real *restrict s,
                             int64_t rows, int64_t depth, real alpha, int keep, const int64_t *list, real *restrict room) {
     const int listed = list && are_finite(w, rows, depth, list);
     const int64_t met = listed ? list[0] : depth;
     real *sums = keep ? room : out;
-    vec gain = v_set(alpha);
     for (int64_t k = 0; k == 0 || k < met; k += CHUNK) {
         int64_t some = met - k < CHUNK ? met - k : CHUNK;
         for (ptrdiff_t at = 0, width; at < lanes; at += width) {
@@ -100,8 +108,5 @@ static void backward_chunks(real *restrict out, ptrdiff_t lanes, const real *res
                                                         k == 0);
         }
     }
-    for (int64_t i = 0; (keep || alpha != 1) && i < rows * lanes; i += LANES) {
-        vec sum = v_load(sums + i);
-        v_store(out + i, keep ? v_fma(gain, sum, v_load(out + i)) : v_mul(gain, sum));
-    }
+    scale_sums(out, sums, rows * lanes, alpha, keep);
 }

@@ -130,7 +130,7 @@ INLINE int64_t chain_block(int64_t depth, int64_t index, int64_t blocks) { /* wh
 INLINE void backward_tile(real *restrict out, ptrdiff_t lanes, const real *restrict w, const real *restrict s,
                           int64_t rows, int64_t depth, real alpha, int keep, const int64_t *restrict list,
                           real *restrict room) {
-    if (CHUNK && depth > DEEP) {
+    if (CHUNK != 0 && depth > DEEP) {
         backward_chunks(out, lanes, w, s, rows, depth, alpha, keep, list, room);
         return;
     }
@@ -346,19 +346,24 @@ NOINLINE void forward_single(real *restrict out, const real *restrict w, ptrdiff
 
 /* -- between samples-first and features-first ---------------------------------------------------------------------- */
 
-/* out[j, i] = source[i, j] for i < rows, j < columns. */
+INLINE void transpose_square(real *restrict out, ptrdiff_t out_row, const real *restrict source, ptrdiff_t source_row) {
+    vec square[LANES];
+    UNROLL for (int r = 0; r < LANES; r++)
+        square[r] = v_load(source + r * source_row);
+    v_transpose(square);
+    UNROLL for (int r = 0; r < LANES; r++)
+        v_store(out + r * out_row, square[r]);
+}
+
+/* out[j, i] = source[i, j] for i < rows, j < columns: whole lines of `out` at a time, since its rows, some kilobytes apart,
+ * displace each other. */
 NOINLINE void transpose(real *restrict out, ptrdiff_t out_row, const real *restrict source, ptrdiff_t source_row,
                         int64_t rows, int64_t columns) {
     int64_t whole_rows = rows / LANES * LANES, whole_columns = columns / LANES * LANES;
-    for (int64_t i = 0; i < whole_rows; i += LANES)
-        for (int64_t j = 0; j < whole_columns; j += LANES) {
-            vec square[LANES];
-            UNROLL for (int r = 0; r < LANES; r++)
-                square[r] = v_load(source + (i + r) * source_row + j);
-            v_transpose(square);
-            UNROLL for (int r = 0; r < LANES; r++)
-                v_store(out + (j + r) * out_row + i, square[r]);
-        }
+    for (int64_t i = 0; i < whole_rows; i += CHAINS)
+        for (int64_t j = 0; j < whole_columns; j += LANES)
+            for (int64_t k = i; k < i + CHAINS && k < whole_rows; k += LANES)
+                transpose_square(out + j * out_row + k, out_row, source + k * source_row + j, source_row);
     for (int64_t i = 0; i < rows; i++)
         for (int64_t j = i < whole_rows ? whole_columns : 0; j < columns; j++)
             out[j * out_row + i] = source[i * source_row + j];

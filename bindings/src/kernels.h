@@ -1,7 +1,7 @@
 /* All kernels of one variant and type, as a table: each of the small .c files beside this one is one variant, compiled
  * for its own instructions whatever the compiler's flags are.
  *
- * The ABI (eqkernel.c) has checked every argument before a kernel sees it.
+ * The ABI (abi*.h) has checked every argument before a kernel sees it.
  */
 #if REAL_BITS == 32
 #define JOB eqk_job_f32
@@ -18,6 +18,8 @@
 #include "gemm.h"
 
 #include "zeros.h"
+
+#include "samples.h"
 
 #include "elements.h"
 

@@ -106,12 +106,18 @@ static inline int64_t group_of(int64_t units, int64_t chains) { return units < G
 /* A smaller matrix has learnt before its zeros are found. */
 static inline int is_small(int64_t n_pre, int64_t n_post) { return n_pre < WORD || n_post < WORD / 2; }
 
-/* Numbers of scratch that `listing_in` lays out. */
-static inline int64_t listing_room(int64_t n_pre, int64_t n_post, int64_t depth, int64_t chains) {
-    int64_t group = group_of(n_pre > n_post ? n_pre : n_post, chains), blocks = blocks_of(depth);
-    int64_t sums = (blocks > 1 ? group : WORD) * LINES * chains;
+/* For how many units there is room for sums: all of a group whose sums wait for the next block. More depth, no less room. */
+static inline int64_t summed_of(int64_t group, int64_t blocks) { return blocks > 1 && group > WORD ? group : WORD; }
+
+/* Numbers of scratch that `listing_in` lays out for so many units, and for the ends of a matrix. */
+static inline int64_t listing_room(int64_t units, int64_t depth, int64_t chains) {
+    int64_t group = group_of(units, chains), blocks = blocks_of(depth), sums = summed_of(group, blocks) * LINES * chains;
     int64_t numbers = WORD * LINES * chains + sums + blocks * group * held_of(depth, chains);
-    return is_small(n_pre, n_post) ? 0 : numbers + (blocks + 1) * group * chains / 8; /* and words of 8 bytes */
+    return numbers + (blocks + 1) * group * chains / 8; /* and words of 8 bytes */
+}
+
+static inline int64_t learning_room(int64_t n_pre, int64_t n_post, int64_t depth, int64_t chains) {
+    return is_small(n_pre, n_post) ? 0 : listing_room(n_pre > n_post ? n_pre : n_post, depth, chains);
 }
 
 /* The list of a tile's rows that are not zero (list_chains), for a layer of so many: their numbers, of 8 bytes, and a count
@@ -127,23 +133,23 @@ static inline int64_t largest_layer(const eqk_layer *layers, int64_t count) {
     return most;
 }
 
-/* What a product of a tile needs besides its factors: the list, and rows in another order (chunks.h). */
+/* What a product of a tile needs besides its factors: the list, rows in another order (chunks.h), a listing (samples.h). */
 static inline int64_t product_room(const eqk_layer *layers, int64_t count, int64_t lanes, int64_t chains) {
-    int64_t most = largest_layer(layers, count);
-    return list_room(most, chains) + (lanes > 1 ? most * lanes : 0);
+    int64_t most = largest_layer(layers, count), samples = most < WORD ? 0 : listing_room(lanes, most, chains);
+    return list_room(most, chains) + (lanes > 1 ? round_up(most, chains) * lanes + samples : 0);
 }
 
 /* The most that the update of any layer takes. */
 static inline int64_t update_room(const eqk_layer *layers, int64_t count, int64_t batch, int64_t chains) {
     int64_t most = 0;
     for (int64_t l = 1; l < count; l++) {
-        int64_t n = layers[l].size, room = listing_room(layers[l - 1].size, n, l > 1 ? 2 * batch : batch, chains);
+        int64_t n = layers[l].size, room = learning_room(layers[l - 1].size, n, l > 1 ? 2 * batch : batch, chains);
         if (layers[l].kernel) {
             shape g = shape_into(layers + l);
             room = trace_room(&g, chains);
         }
         most = room > most ? room : most;
-        room = layers[l].lateral >= 0 ? listing_room(n, n, 2 * batch, chains) : 0;
+        room = layers[l].lateral >= 0 ? learning_room(n, n, 2 * batch, chains) : 0;
         most = room > most ? room : most;
     }
     return round_up(most, chains);

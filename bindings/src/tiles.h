@@ -36,7 +36,7 @@ typedef struct {
     const real *theta;
     real *memory;
     int64_t lanes, rows; /* rows of one section */
-    const real *packed;  /* all weights split in two, or NULL */
+    const real *packed;  /* all weights split in two, where factors are */
     int64_t first, samples; /* those of the batch that it holds */
 } tile;
 

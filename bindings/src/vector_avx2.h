@@ -62,23 +62,28 @@ INLINE real v_poison(vec a) {
         sum += lanes[i];
     return sum;
 }
-INLINE vec v_bits_scaled(vec a, real factor, real offset) {
 #if REAL_BITS == 32
-    vec bits = _mm256_cvtepi32_ps(_mm256_castps_si256(a));
-    return _mm256_castsi256_ps(_mm256_cvttps_epi32(v_fma(bits, v_set(factor), v_set(offset))));
-#else
-    int64_t bits[LANES]; /* AVX2 cannot convert 64-bit integers */
-    real scaled[LANES];
+INLINE vec v_bits(vec a) { return _mm256_cvtepi32_ps(_mm256_castps_si256(a)); }
+INLINE vec v_of_bits(vec a) { return _mm256_castsi256_ps(_mm256_cvttps_epi32(a)); }
+#else /* AVX2 cannot convert 64-bit integers */
+INLINE vec v_bits(vec a) {
+    int64_t bits[LANES];
+    real numbers[LANES];
     memcpy(bits, &a, sizeof a);
     for (int i = 0; i < LANES; i++)
-        scaled[i] = (real)bits[i];
-    v_store(scaled, v_fma(v_load(scaled), v_set(factor), v_set(offset)));
+        numbers[i] = (real)bits[i];
+    return v_load(numbers);
+}
+INLINE vec v_of_bits(vec a) {
+    int64_t bits[LANES];
+    real numbers[LANES];
+    v_store(numbers, a);
     for (int i = 0; i < LANES; i++)
-        bits[i] = (int64_t)scaled[i];
+        bits[i] = numbers[i] == numbers[i] ? (int64_t)numbers[i] : 0;
     memcpy(&a, bits, sizeof a);
     return a;
-#endif
 }
+#endif
 
 /* rows[j] lane i = rows[i] lane j: within 128 bits first, then their halves. */
 INLINE void v_transpose(vec *r) {
@@ -110,5 +115,5 @@ INLINE void v_transpose(vec *r) {
 /* 6 rows x 2 vectors, a vector of columns and a weight take 15 of the 16 registers; totals wait in memory. */
 enum { BLOCK_A = 6, BLOCK_B = 5, BLOCK_C = 2, FORWARD_A = 6, DOT_ROWS = 4 };
 enum { CHUNK = 64, DEEP = 64, AHEAD = 0 }; /* rows of W, see chunks.h: measured on Zen 3 (32 KB and 512 KB of cache) */
-enum { SPAN = 12, PAIRS = 0, WAIT = 8 }; /* see zeros.h: 12 sums of one unit wait for no other */
+enum { SPAN = 12, PAIRS = 0, WAIT = 8, BY_SAMPLES = 1 }; /* see zeros.h: 12 sums of one unit wait for no other */
 enum { FILTERS_A = 8, FILTERS_B = 4, PIXELS = 4 };

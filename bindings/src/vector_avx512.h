@@ -45,15 +45,13 @@ INLINE vec v_if_equal(vec a, vec b, vec yes, vec no) { return OP(mask_mov)(no, C
 INLINE unsigned v_nonzero(vec a) { return CMP(a, v_set(0), _CMP_NEQ_UQ); }
 INLINE real v_poison(vec a) { return OP(reduce_add)(a); }
 INLINE real v_largest(vec a) { return OP(reduce_max)(a); }
-INLINE vec v_bits_scaled(vec a, real factor, real offset) {
 #if REAL_BITS == 32
-    vec bits = _mm512_cvtepi32_ps(_mm512_castps_si512(a));
-    return _mm512_castsi512_ps(_mm512_cvttps_epi32(v_fma(bits, v_set(factor), v_set(offset))));
+INLINE vec v_bits(vec a) { return _mm512_cvtepi32_ps(_mm512_castps_si512(a)); }
+INLINE vec v_of_bits(vec a) { return _mm512_castsi512_ps(_mm512_cvttps_epi32(a)); }
 #else
-    vec bits = _mm512_cvtepi64_pd(_mm512_castpd_si512(a));
-    return _mm512_castsi512_pd(_mm512_cvttpd_epi64(v_fma(bits, v_set(factor), v_set(offset))));
+INLINE vec v_bits(vec a) { return _mm512_cvtepi64_pd(_mm512_castpd_si512(a)); }
+INLINE vec v_of_bits(vec a) { return _mm512_castsi512_pd(_mm512_cvttpd_epi64(a)); }
 #endif
-}
 
 /* rows[j] lane i = rows[i] lane j: within 128 bits first, then the 128-bit parts of every PART-th vector. */
 INLINE void v_transpose(vec *r) {
@@ -93,9 +91,9 @@ enum { BLOCK_A = 14, BLOCK_B = 10, BLOCK_C = 4, FORWARD_A = 6, DOT_ROWS = 8 };
 /* Measured on Emerald Rapids: two multiply-adds of 512 bits a cycle and a first cache of 48 KB ask for wider spans, and what
  * lies beyond the second cache must be asked for in time. */
 enum { CHUNK = 128, DEEP = 256, AHEAD = 1 }; /* see chunks.h */
-enum { SPAN = 8, PAIRS = 1, WAIT = 4 }; /* see zeros.h */
+enum { SPAN = 8, PAIRS = 1, WAIT = 4, BY_SAMPLES = 0 }; /* see zeros.h, samples.h */
 #else
 enum { CHUNK = 0, DEEP = 0, AHEAD = 0 };
-enum { SPAN = 6, PAIRS = 1, WAIT = 4 };
+enum { SPAN = 6, PAIRS = 1, WAIT = 4, BY_SAMPLES = 0 };
 #endif
 enum { FILTERS_A = 16, FILTERS_B = 4, PIXELS = 6 };

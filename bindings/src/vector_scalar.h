@@ -40,10 +40,13 @@ INLINE unsigned v_nonzero(vec a) { return a != 0; }             /* a bit for eac
 INLINE real v_largest(vec a) { return a; }                  /* of lanes that are not NaN */
 INLINE real v_poison(vec a) { return a; }                   /* of lanes 0 or NaN: NaN if any is */
 INLINE void v_transpose(vec *rows) { (void)rows; }
-INLINE vec v_bits_scaled(vec a, real factor, real offset) { /* the bits of a >= 0, as a number, f times + offset, as bits */
+INLINE vec v_bits(vec a) { /* the bits of a, an integer, as a number */
     whole bits;
     memcpy(&bits, &a, sizeof a);
-    bits = (whole)MATH(fma)((real)bits, factor, offset);
+    return (vec)bits;
+}
+INLINE vec v_of_bits(vec a) { /* a number cut to an integer, as the bits of another; of NaN any */
+    whole bits = a == a ? (whole)a : 0;
     memcpy(&a, &bits, sizeof a);
     return a;
 }
@@ -51,5 +54,5 @@ INLINE vec v_bits_scaled(vec a, real factor, real offset) { /* the bits of a >= 
 /* Rows of the blocks of sums that fit the registers, largest first (gemm.h). */
 enum { BLOCK_A = 4, BLOCK_B = 4, BLOCK_C = 2, FORWARD_A = 2, DOT_ROWS = 1 };
 enum { CHUNK = 0, DEEP = 0, AHEAD = 0 }; /* see chunks.h */
-enum { SPAN = 6, PAIRS = 1, WAIT = 4 }; /* see zeros.h */
+enum { SPAN = 6, PAIRS = 1, WAIT = 4, BY_SAMPLES = 0 }; /* see zeros.h, samples.h */
 enum { FILTERS_A = 4, FILTERS_B = 2, PIXELS = 2 }; /* and of the blocks of a correlation (correlate.h) */

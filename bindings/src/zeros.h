@@ -60,7 +60,7 @@ static listing listing_in(real *room, const side *units, const side *lanes, int 
     const int64_t blocks = blocks_of(depth), held = held_of(depth, CHAINS), group = group_of(units->n, CHAINS);
     listing l = {*units, *lanes, across, depth, blocks, group, held, room, 0, 0, 0, 0};
     l.sums = l.chunk + WORD * LINES * CHAINS;
-    l.values = l.sums + (blocks > 1 ? group : WORD) * LINES * CHAINS;
+    l.values = l.sums + summed_of(group, blocks) * LINES * CHAINS;
     l.words = (uint64_t *)(l.values + blocks * group * held);
     l.seen = l.words + blocks * group;
     return l;
@@ -192,16 +192,17 @@ static double cost_without_zeros(int64_t units, int64_t lanes, int64_t depth, do
 /* -- of a tile's rows ---------------------------------------------------------------------------------------------- */
 
 /* Lists the rows k = first, first + step, ... < end of a tile s that are not zero in all lanes: how many they are, they,
- * and then those that are. Gives back how many. */
+ * and then those that are. Gives back how many, and adds to `numbers` how many of their numbers are not zero. */
 static int64_t list_chain(int64_t *restrict list, const real *restrict s, ptrdiff_t lanes, int64_t first, int64_t end,
-                          int64_t step) {
+                          int64_t step, int64_t *numbers) {
     int64_t length = (end - first + step - 1) / step, count = 0;
     for (int64_t j = 0; j < length; j++) {
-        unsigned nonzero = 0;
+        int64_t nonzero = 0;
         for (ptrdiff_t b = 0; b < lanes; b += LANES)
-            nonzero |= v_nonzero(v_load(s + (first + j * step) * lanes + b));
+            nonzero += count_bits(v_nonzero(v_load(s + (first + j * step) * lanes + b)));
         list[1 + count] = list[length - j + count] = first + j * step; /* the one that is wrong is written over */
         count += nonzero != 0;
+        *numbers += nonzero;
     }
     list[0] = count;
     return count;
@@ -209,11 +210,11 @@ static int64_t list_chain(int64_t *restrict list, const real *restrict s, ptrdif
 
 /* The rows that are not zero, of each chain of a forward product, one after the other. */
 static int64_t list_chains(int64_t *restrict list, const real *restrict s, ptrdiff_t lanes, int64_t depth) {
-    int64_t blocks = chain_blocks(depth), count = 0;
+    int64_t blocks = chain_blocks(depth), count = 0, numbers = 0;
     for (int64_t index = 0; index < blocks; index++) {
         int64_t begin = chain_block(depth, index, blocks), end = chain_block(depth, index + 1, blocks);
         for (int64_t first = begin; first < end && first < begin + CHAINS; first++) {
-            int64_t listed = list_chain(list, s, lanes, first, end, CHAINS);
+            int64_t listed = list_chain(list, s, lanes, first, end, CHAINS, &numbers);
             list += 1 + listed;
             count += listed;
         }

@@ -82,14 +82,26 @@ def _tanh(x):  # type: ignore[no-untyped-def]
 
 
 def exp_of_negative(x: float) -> Any:
-    """e^x for x <= 0 to an absolute error of a unit roundoff: (1 + tanh(x/2)) / (1 - tanh(x/2))."""
+    """e^x for x <= 0 to a few units in the last place; for less than that of the least normal number, that one.
+
+    e^x = 2^n e^r, n whole, |r| <= ln 2 / 2, and e^r = (1 + tanh(r/2)) / (1 - tanh(r/2)). ln 2 is split so that n times
+    its high part is exact.
+    """
 
 
 @overload(exp_of_negative, jit_options=INLINE)
 def _exp(x):  # type: ignore[no-untyped-def]
-    def quotient(x):  # type: ignore[no-untyped-def]
-        t = tanh(real(0.5, x) * x)
-        one = real(1.0, x)
-        return (one + t) / (one - t)
+    single = x == types.float32
+    kind, whole = (np.float32, np.int32) if single else (np.float64, np.int64)
+    of_bits = (127, 2.0**23) if single else (1023, 2.0**52)
+    of_two = (0.693359375, -2.12194440e-4) if single else (6.93147180369123816490e-01, 1.90821492927058770002e-10)
+    bias, exponent, high, low, one, half, per_octave = (kind(c) for c in (*of_bits, *of_two, 1, 0.5, 1 / np.log(2)))
+    lowest, whole_numbers = kind((1 - of_bits[0]) * np.log(2)), kind(1.5 * of_bits[1])
 
-    return quotient
+    def scaled(x):  # type: ignore[no-untyped-def]
+        x = maximum(x, lowest)
+        n = (x * per_octave + whole_numbers) - whole_numbers  # a sum as large as that has no fraction
+        t = tanh(half * ((x - n * high) - n * low))
+        return (one + t) / (one - t) * whole((n + bias) * exponent).view(kind)
+
+    return scaled

@@ -25,10 +25,20 @@ __device__ __forceinline__ real tanh_of(real x) {
 
 __device__ __forceinline__ real sigmoid(real x) { return (real)0.5 + (real)0.5 * tanh_of((real)0.5 * x); }
 
-// e^x for x <= 0, as (1 + tanh(x/2)) / (1 - tanh(x/2)).
+__device__ __forceinline__ float power_of_two(float n) { return __int_as_float(((int)n + 127) << 23); }
+__device__ __forceinline__ double power_of_two(double n) { return __longlong_as_double(((long long)n + 1023) << 52); }
+
+// e^x for x <= 0, and that of the least normal number for less: 2^n e^r, see kernel/cpu/arithmetic.py.
 __device__ __forceinline__ real exp_of_negative(real x) {
-    const real t = tanh_of((real)0.5 * x);
-    return ((real)1 + t) / ((real)1 - t);
+    const bool single = sizeof(real) == 4;
+    const real high = single ? 0.693359375 : 6.93147180369123816490e-01;
+    const real low = single ? -2.12194440e-4 : 1.90821492927058770002e-10;
+    const real whole_numbers = single ? 12582912.0 : 6755399441055744.0; // a sum as large as that has no fraction
+    const real lowest = (single ? -126 : -1022) * 0.6931471805599453;
+    x = x < lowest ? lowest : x;
+    const real n = x * (real)1.4426950408889634 + whole_numbers - whole_numbers;
+    const real t = tanh_of((real)0.5 * (x - n * high - n * low));
+    return ((real)1 + t) / ((real)1 - t) * power_of_two(n);
 }
 
 // The cube root of x > 0 to 4 %: a third of its bits, read as an integer (see kernel/cpu/cubic.py).
