@@ -37,5 +37,19 @@ MUTATIONS = {  # what: (old, new) in bindings/integer/eqk_int.c
     "learning rates swapped": ("&work->trace, rate1, rate2", "&work->trace, rate2, rate1"),
     "nearest rounding up by a whole step": ("rate > 0 ? 1 << (rate - 1) : 0", "(1 << rate) - 1"),
     "traces not cleared": ("    clear(&work->trace);\n", ""),
+    "secant's upper end off by one": ("top = EQK_SMAX * (1 << EQK_BETA);", "top = EQK_SMAX * (1 << EQK_BETA) - 1;"),
+    "traces of w1 of 25 bits": (
+        "trace->w1[i][j] += g;",
+        "trace->w1[i][j] = (int32_t)((trace->w1[i][j] + g) * 128u) / 128;",
+    ),
+    "traces of w2 of 25 bits": (
+        "trace->w2[j][i] += g;",
+        "trace->w2[j][i] = (int32_t)((trace->w2[j][i] + g) * 128u) / 128;",
+    ),
+    "never diverged": ("? EQK_INT_DIVERGED : EQK_INT_OK", "? EQK_INT_OK : EQK_INT_OK"),
+    "diverged by clipped weights only": ("return 2 * stuck > (uint32_t)n || ", "return "),
+    "diverged by stuck samples only": (" || clipped > (uint32_t)(EQK_NX + EQK_NO) * EQK_NH >> 4", ""),
+    "stuck samples of all calls": ("    stuck = work->report.stuck - stuck;\n", "    stuck = work->report.stuck;\n"),
+    "count of clipped weights replaced": ("work->report.clipped += clipped", "work->report.clipped = clipped"),
     "last of equal outputs": ("state.o[j] > state.o[labels[k]]", "state.o[j] >= state.o[labels[k]]"),
 }  # fmt: skip

@@ -105,6 +105,24 @@ def test_bad_input_gives_one_clear_error():
             config.but(**wrong)
 
 
+def test_images_and_labels_that_mean_nothing_are_refused():
+    for labels in ([0, -1], [0, 5], [0, 3]):
+        with pytest.raises(EqkernelError, match=r"labels run from .* they must lie in 0..2"):
+            integer_targets(labels, 3)
+    for labels, message in (
+        ([0.0, 1.0], "labels have type float64"),
+        ([[0, 1]], r"y must be labels \(B,\)"),
+        ([], "y must"),
+    ):
+        with pytest.raises(EqkernelError, match=message):
+            integer_targets(labels, 3)
+    assert integer_targets([2, 0], 3).tolist() == [[0, 0, 127], [127, 0, 0]]
+    for images in ([[0.5, np.nan]], [0.5], [["a"]], [[1j]]):
+        with pytest.raises(EqkernelError, match=r"x must be real numbers \(B, n\) without a NaN"):
+            integer_images(images)
+    assert integer_images([[0, 1], [-1, np.inf]]).tolist() == [[0, 127, 127], [0, 127, 127]]
+
+
 def test_the_rules_say_what_they_do():
     config = Config(fraction=4, beta=2)
     v = np.array([-9, -8, -1, 0, 1, 7, 8])

@@ -142,7 +142,7 @@ struct Sample {
         }
         settle(w, input, nudge, EQK_T_FREE, free_state, last);
         for (int j = 0; j < EQK_NO; j++) error[j] = from_raw<sent_t>(t[j]) - free_state.o[j];
-        if (EQK_DIFFERENCE) {
+        if (EQK_INT_DIFFERENCE) {
             const State c = respond(w, last, error);
             const Sent sent = send(free_state);
             for (int i = 0; i < EQK_NH; i++) {

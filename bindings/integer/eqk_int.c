@@ -216,7 +216,7 @@ static int moving(int16_t s, int32_t u) {
 }
 
 static void judge(const eqk_state *state, const eqk_drive *last, const int16_t error[EQK_NO], int felt,
-                  eqk_report *report) {
+                  eqk_int_report *report) {
     int unsettled = 0, wrong = 0, i, j;
     for (i = 0; i < EQK_NH; i++) unsettled |= moving(state->h[i], last->h[i]);
     for (j = 0; j < EQK_NO; j++) {
@@ -239,50 +239,51 @@ static void free_phase(const eqk_weights *weights, const int8_t x[EQK_NX], int32
 }
 
 void eqk_sample(const eqk_weights *weights, const int8_t x[EQK_NX], const int8_t t[EQK_NO], eqk_state *state,
-                eqk_ends *ends, eqk_trace *trace, eqk_report *report) {
+                eqk_ends *ends, eqk_trace *trace, eqk_int_report *report) {
     int32_t drive[EQK_NH];
     int16_t error[EQK_NO];
     eqk_drive last;
     free_phase(weights, x, drive, state, &last);
     eqk_error(state, t, error);
-    if (EQK_DIFFERENCE)
+    if (EQK_INT_DIFFERENCE)
         eqk_difference(weights, state, &last, error, ends);
     else
         eqk_plus_minus(weights, drive, state, error, ends);
     judge(state, &last, error, eqk_accumulate(ends, x, trace), report);
 }
 
-eqk_status eqk_train(eqk_masters *masters, const int8_t *x, const int8_t *t, int n, int rate1, int rate2,
-                     uint32_t batch, eqk_workspace *work) {
+eqk_int_status eqk_train(eqk_masters *masters, const int8_t *x, const int8_t *t, int n, int rate1, int rate2,
+                         uint32_t batch, eqk_workspace *work) {
     uint32_t stuck, clipped;
     eqk_state state;
     eqk_ends ends;
     int k;
-    if (!masters || !x || !t || !work || n < 1 || n > EQK_BATCH_MAX) return EQK_BAD_ARGUMENT;
-    if (rate1 < 0 || rate1 > EQK_RATE_MAX || rate2 < 0 || rate2 > EQK_RATE_MAX) return EQK_BAD_ARGUMENT;
+    if (!masters || !x || !t || !work || n < 1 || n > EQK_BATCH_MAX) return EQK_INT_BAD_ARGUMENT;
+    if (rate1 < 0 || rate1 > EQK_RATE_MAX || rate2 < 0 || rate2 > EQK_RATE_MAX) return EQK_INT_BAD_ARGUMENT;
     stuck = work->report.stuck;
     clear(&work->trace);
     eqk_quantise(masters, &work->weights);
     for (k = 0; k < n; k++)
-        eqk_sample(&work->weights, x + (long)k * EQK_NX, t + (long)k * EQK_NO, &state, &ends, &work->trace, &work->report);
+        eqk_sample(&work->weights, x + (int32_t)k * EQK_NX, t + (int32_t)k * EQK_NO, &state, &ends, &work->trace,
+                   &work->report);
     clipped = eqk_update(masters, &work->trace, rate1, rate2, batch);
     work->report.clipped += clipped;
     stuck = work->report.stuck - stuck;
-    return 2 * stuck > (uint32_t)n || clipped > (uint32_t)((EQK_NX + EQK_NO) * EQK_NH) >> 4 ? EQK_DIVERGED : EQK_OK;
+    return 2 * stuck > (uint32_t)n || clipped > (uint32_t)(EQK_NX + EQK_NO) * EQK_NH >> 4 ? EQK_INT_DIVERGED : EQK_INT_OK;
 }
 
-eqk_status eqk_predict(const eqk_masters *masters, const int8_t *x, int n, int32_t *labels, eqk_workspace *work) {
+eqk_int_status eqk_predict(const eqk_masters *masters, const int8_t *x, int n, int32_t *labels, eqk_workspace *work) {
     int32_t drive[EQK_NH];
     eqk_state state;
     eqk_drive last;
     int k, j;
-    if (!masters || !x || !labels || !work || n < 0) return EQK_BAD_ARGUMENT;
+    if (!masters || !x || !labels || !work || n < 0) return EQK_INT_BAD_ARGUMENT;
     eqk_quantise(masters, &work->weights);
     for (k = 0; k < n; k++) {
-        free_phase(&work->weights, x + (long)k * EQK_NX, drive, &state, &last);
+        free_phase(&work->weights, x + (int64_t)k * EQK_NX, drive, &state, &last);
         labels[k] = 0;
         for (j = 1; j < EQK_NO; j++)
             if (state.o[j] > state.o[labels[k]]) labels[k] = j;
     }
-    return EQK_OK;
+    return EQK_INT_OK;
 }

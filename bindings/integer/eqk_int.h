@@ -61,8 +61,6 @@
 extern "C" {
 #endif
 
-#define EQK_INT_VERSION 1 /* of the arithmetic: it changes when a bit of any result does */
-
 #ifndef EQK_NX
 #define EQK_NX 65 /* inputs: 64 pixels and the constant one */
 #endif
@@ -102,8 +100,8 @@ extern "C" {
 #ifndef EQK_STOCHASTIC
 #define EQK_STOCHASTIC 1 /* rounding of the update: 1 stochastic, 0 nearest */
 #endif
-#ifndef EQK_DIFFERENCE
-#define EQK_DIFFERENCE 0 /* form of the nudged phase: 0 plus-minus, 1 difference */
+#ifndef EQK_INT_DIFFERENCE
+#define EQK_INT_DIFFERENCE 0 /* form of the nudged phase: 0 plus-minus, 1 difference */
 #endif
 
 #define EQK_SMAX (127 << EQK_FRAC)
@@ -123,6 +121,8 @@ extern "C" {
 #error "EQK_GAMMA lies in 0..12, EQK_SHIFT1 and EQK_SHIFT2 in 0..15"
 #elif EQK_THRESHOLD < 0 || EQK_THRESHOLD > 126
 #error "EQK_THRESHOLD lies in 0..126"
+#elif defined EQK_DIFFERENCE
+#error "EQK_DIFFERENCE is a name of eqkernel.h: the form is EQK_INT_DIFFERENCE"
 #endif
 
 typedef struct {
@@ -162,18 +162,18 @@ typedef struct {
     uint32_t unsettled; /* samples that ended the free phase with a neuron over 2^FRAC from the rate of its last drive */
     uint32_t stuck;     /* samples with an error of over half the range to which no weight's trace owes anything */
     uint32_t clipped;   /* weights that R9 had to clamp */
-} eqk_report;
+} eqk_int_report;
 
 typedef enum {
-    EQK_OK = 0,
-    EQK_DIVERGED = 1,      /* work was done, but over half the samples were stuck or over 1/16 of the weights clipped */
-    EQK_BAD_ARGUMENT = -1, /* a null pointer, or a number out of range: nothing was done */
-} eqk_status;
+    EQK_INT_OK = 0,
+    EQK_INT_DIVERGED = 1,      /* all was done, but over half the samples were stuck or over 1/16 of the weights clipped */
+    EQK_INT_BAD_ARGUMENT = -1, /* a null pointer, or a number out of range: nothing was done */
+} eqk_int_status;
 
 typedef struct { /* the memory of a training step; the caller owns it, and clears `report` when it likes */
     eqk_weights weights;
     eqk_trace trace;
-    eqk_report report;
+    eqk_int_report report;
 } eqk_workspace;
 
 /* One call of each is one paragraph of STEPS above. */
@@ -193,14 +193,14 @@ uint32_t eqk_update(eqk_masters *masters, const eqk_trace *trace, int rate1, int
 
 /* One sample: free phase, nudged phase, traces; counts into `report`. `state` and `ends` show what happened. */
 void eqk_sample(const eqk_weights *weights, const int8_t x[EQK_NX], const int8_t t[EQK_NO], eqk_state *state,
-                eqk_ends *ends, eqk_trace *trace, eqk_report *report);
+                eqk_ends *ends, eqk_trace *trace, eqk_int_report *report);
 
 /* One training step on n samples (n, NX), (n, NO), 1 <= n <= BATCH_MAX; 0 <= rate <= RATE_MAX; `batch` numbers the step. */
-eqk_status eqk_train(eqk_masters *masters, const int8_t *x, const int8_t *t, int n, int rate1, int rate2,
-                     uint32_t batch, eqk_workspace *work);
+eqk_int_status eqk_train(eqk_masters *masters, const int8_t *x, const int8_t *t, int n, int rate1, int rate2,
+                         uint32_t batch, eqk_workspace *work);
 
 /* labels (n,) of x (n, NX). */
-eqk_status eqk_predict(const eqk_masters *masters, const int8_t *x, int n, int32_t *labels, eqk_workspace *work);
+eqk_int_status eqk_predict(const eqk_masters *masters, const int8_t *x, int n, int32_t *labels, eqk_workspace *work);
 
 #ifdef __cplusplus
 }

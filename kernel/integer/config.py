@@ -83,4 +83,4 @@ class Config:
     def defines(self) -> list[str]:
         """The compiler options that give eqk_int.h this config."""
         options = [f"-D{macro}={getattr(self, field)}" for field, (macro, _, _) in MACROS.items()]
-        return [*options, f"-DEQK_DIFFERENCE={FORMS[self.form]}"]
+        return [*options, f"-DEQK_INT_DIFFERENCE={FORMS[self.form]}"]

@@ -2,9 +2,11 @@
 
     python -m eqkernel.integer.vectors FOLDER      write the files of bindings/integer/vectors again
 
-A file is one config and cases of three kinds. *Natural*: inputs in 0..127 with the bias, one-hot targets, weights as
+A file is one config and cases of five kinds. *Natural*: inputs in 0..127 with the bias, one-hot targets, weights as
 they begin. *Random*: every byte and every master alike probable, which shows sign errors that natural data never does.
-*Corner*: the ends of every range, and the numbers at which roundings turn. All is text: a word, then its numbers.
+*Corner*: the ends of every range, and the numbers at which roundings turn. *Excitatory*: natural without a negative
+weight, so that drives lie about the upper end of the range. *Long*: one natural or random sample, written once and
+presented 255 times, which fills a trace. All is text: a word, then its numbers.
 
     -D options, cases and their number                  the config
     case KIND                                           and for each case
@@ -16,7 +18,8 @@ they begin. *Random*: every byte and every master alike probable, which shows si
     a p q r s                                               the ends of every synapse
     labels
     after1 (NH lines), after2 (NO lines)                masters after
-    report                                              samples, unsettled, stuck, clipped
+    status                                              of eqk_train: 0, or 1 for diverged
+    report                                              samples, unsettled, stuck, clipped: of all cases so far
 """
 
 from __future__ import annotations
@@ -31,7 +34,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .config import FORMS, MACROS, Config
-from .model import Pair, Report, predict, quantise, sample, train_step
+from .model import BATCH_MAX, OK, Pair, Report, predict, quantise, sample, train_step
 
 CONFIGS = {
     "int8-plus-minus": Config(9, 7, 4, free_steps=12, nudged_steps=5),
@@ -45,7 +48,7 @@ CONFIGS = {
         13, 5, 4, free_steps=8, nudged_steps=6, fraction=6, shift1=3, shift2=2, threshold=11, form="difference"
     ),
 }
-KINDS = ("natural", "random", "corner")
+KINDS = ("natural", "random", "corner", "excitatory", "long")
 CORNER_BYTES = (-128, -127, -65, -64, -1, 0, 1, 63, 64, 127)
 CORNER_MASTERS = [m * sign for m in (0, 127, 128, 129, 383, 384, 385, 32639, 32640, 32641, 32767) for sign in (1, -1)]
 
@@ -62,7 +65,14 @@ class Case(NamedTuple):
 
 
 def draw(config: Config, kind: str, rng: np.random.Generator, samples: int = 3) -> Case:
-    """A case of a kind."""
+    """A case of a kind; an excitatory one has twice as many samples, a long one 255."""
+    if kind == "excitatory":
+        case = draw(config, "natural", rng, 2 * samples)  # twice as many: few land where rounding at the end shows
+        return case._replace(kind=kind, masters=Pair(*map(abs, case.masters)))
+    if kind == "long":
+        case = draw(config, str(rng.choice(KINDS[:2])), rng, samples=1)
+        often = [np.repeat(row, BATCH_MAX, axis=0) for row in (case.x, case.t)]
+        return case._replace(kind=kind, rates=(16, 16), x=often[0], t=often[1])  # a larger step would clip, and hide the trace
     shapes = (config.hidden, config.inputs), (config.outputs, config.hidden)
     if kind == "natural":
         x = rng.integers(0, 128, (samples, config.inputs))
@@ -84,8 +94,8 @@ def draw(config: Config, kind: str, rng: np.random.Generator, samples: int = 3) 
     return Case(kind, batch, (int(rates[0]), int(rates[1])), pair, x.astype(np.int8), t.astype(np.int8))
 
 
-def lines(config: Config, case: Case) -> Iterator[str]:
-    """The text of a case, with what the model makes of it."""
+def lines(config: Config, case: Case, report: Report) -> Iterator[str]:
+    """The text of a case, with what the model makes of it; counts into `report`."""
 
     def line(name: str, values: object) -> str:
         return f"{name} {' '.join(map(str, np.ravel(np.asarray(values)).tolist()))}"
@@ -100,23 +110,24 @@ def lines(config: Config, case: Case) -> Iterator[str]:
     weights = quantise(case.masters, config)
     yield from rows("weight", weights)
     free, ends = sample(weights, case.x.astype(np.int64), case.t.astype(np.int64), config, Report())
-    for k in range(len(case.x)):
+    for k in range(1 if case.kind == "long" else len(case.x)):
         yield line("x", case.x[k])
         yield line("t", case.t[k])
         yield line("h", free.first[k])
         yield line("o", free.second[k])
         yield from (line(name, getattr(ends, name)[k]) for name in "apqrs")
     yield line("labels", predict(config, case.masters, case.x))
-    masters, report = Pair(*(m.copy() for m in case.masters)), Report()
-    train_step(config, masters, case.x, case.t, case.rates, case.batch, report)
+    masters = Pair(*(m.copy() for m in case.masters))
+    status = train_step(config, masters, case.x, case.t, case.rates, case.batch, report)
     yield from rows("after", masters)
+    yield line("status", int(status != OK))
     yield line("report", list(vars(report).values()))
 
 
 def text(config: Config, cases: list[Case]) -> str:
     """The whole content of a file."""
-    head = [*config.defines(), "cases", str(len(cases))]
-    return "\n".join([" ".join(head), *(line for case in cases for line in lines(config, case))]) + "\n"
+    head, report = [*config.defines(), "cases", str(len(cases))], Report()
+    return "\n".join([" ".join(head), *(line for case in cases for line in lines(config, case, report))]) + "\n"
 
 
 def read(path: Path) -> tuple[Config, list[Case]]:
@@ -138,8 +149,8 @@ def read(path: Path) -> tuple[Config, list[Case]]:
             c["batch"][0][0],
             tuple(c["batch"][0][1:3]),
             Pair(np.array(c["w1"], np.int16), np.array(c["w2"], np.int16)),
-            np.array(c["x"], np.int8),
-            np.array(c["t"], np.int8),
+            np.resize(np.array(c["x"], np.int8), (c["batch"][0][3], config.inputs)),  # a long case has its sample once
+            np.resize(np.array(c["t"], np.int8), (c["batch"][0][3], config.outputs)),
         )
         for c in cases
     ]

@@ -10,7 +10,7 @@ build=$(cd "$build" && pwd)
 check() {
     name=$1; shift
     [ -z "$only" ] || [ "$only" = "$name" ] || return 0
-    macros="-DEQK_DIFFERENCE=1"; parameters=""; rates="-DRATE1=10 -DRATE2=10"
+    macros="-DEQK_INT_DIFFERENCE=1"; parameters=""; rates="-DRATE1=10 -DRATE2=10"
     for setting in "$@"; do
         case $setting in
         RATE* | LEARN=*) rates="$rates -U${setting%=*} -D$setting" ;;
@@ -31,5 +31,6 @@ check ternary     NX=65 NH=16 NO=10 T_FREE=3 T_NUDGED=3 LEAK=0 GAMMA=2 SHIFT1=3 
 check long        NX=65 NH=16 NO=10 T_FREE=20 T_NUDGED=8
 check odd         NX=7 NH=5 NO=3 T_FREE=5 T_NUDGED=2 LEAK=2 FRAC=4 BETA=4 GAMMA=1 SHIFT1=6 SHIFT2=5 RATE1=6 RATE2=7 STOCHASTIC=0
 check wide        NX=9 NH=35 NO=19 T_FREE=4 T_NUDGED=4 FRAC=0 BETA=0 RATE1=4 RATE2=0
+check far         NX=2 NH=2 NO=2 T_FREE=5 T_NUDGED=3 LEAK=0 FRAC=0 BETA=0 GAMMA=12 SHIFT1=15 SHIFT2=0 THRESHOLD=8 RATE1=0 RATE2=0
 check int8-fixed  NX=65 NH=16 NO=10 T_FREE=3 LEAK=0 GAMMA=5 LEARN=0
 check ternary-fixed NX=65 NH=16 NO=10 T_FREE=3 LEAK=0 GAMMA=2 SHIFT1=3 SHIFT2=2 THRESHOLD=8 LEARN=0

@@ -71,6 +71,7 @@ module eqk_lane #(
     else if (valid) sum <= sum + AW'(product);
     if (load) begin
       if (SHIFT1 <= FRAC) drive_in <= wide <<< (FRAC > SHIFT1 ? FRAC - SHIFT1 : 0);
+      else if (SHIFT1 - FRAC >= AW) drive_in <= '0;  // as in eqk_neuron
       else drive_in <= (wide + (DW'(1) <<< (SHIFT1 > FRAC ? SHIFT1 - FRAC - 1 : 0))) >>> (SHIFT1 > FRAC ? SHIFT1 - FRAC : 0);
     end
   end

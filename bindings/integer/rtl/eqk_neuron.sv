@@ -32,6 +32,7 @@ module eqk_neuron #(
     begin
       wide = a;
       if (n <= FRAC) scale = wide <<< (FRAC - n);
+      else if (n - FRAC >= AW) scale = '0;  // less than half: the half itself would not fit
       else scale = (wide + (DW'(1) <<< (n - FRAC - 1))) >>> (n - FRAC);
     end
   endfunction

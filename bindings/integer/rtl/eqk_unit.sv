@@ -22,7 +22,7 @@ module eqk_unit #(
   output logic busy, done,
   output logic [OW-1:0] label,                  // of the largest output
   output logic signed [15:0] score,             // its state
-  output logic unsettled, stuck, clipped,       // of this sample: as eqk_report counts
+  output logic unsettled, stuck, clipped,       // of this sample: as eqk_int_report counts
   output logic [31:0] cycles,
   // while not busy: inputs, targets, memory and the counter of the noise
   input  logic x_write, t_write, word_write, noise_write,
