@@ -1,8 +1,12 @@
-# Every target makes its own virtual environment, .venv, on the first call and installs again only when
-# pyproject.toml or setup.py change. EQKERNEL_DATA, if set, is where MNIST and the others are looked for.
+# Targets that run Python share a virtual environment, .venv, which the first of them makes; each installs what it needs on
+# its first call, and again only when pyproject.toml or setup.py change. EQKERNEL_DATA, if set, is where MNIST and the others
+# are looked for.
 PYTHON ?= python3
 BIN := .venv/bin
 CUDA ?= 13
+# What the GPU targets install first; empty, with BIN, they use a Python that has it all (docs/cuda.md).
+GPU_NEEDS ?= .venv/installed-test .venv/installed-cuda$(CUDA)
+GPU_BENCH_NEEDS ?= .venv/installed-bench .venv/installed-cuda$(CUDA)
 FUZZ_SECONDS ?= 600
 PREFIX ?= /usr/local
 PYTHONS ?= python3.11 python3.12 python3.13
@@ -26,12 +30,12 @@ test: .venv/installed-test ## run the tests, a file to a process
 bench: .venv/installed-bench ## time eqkernel beside its rivals (installs torch and jax)
 	$(BIN)/python -m bench
 
-test-gpu: .venv/installed-test .venv/installed-cuda$(CUDA) ## test the CUDA kernels on this machine's GPU (CUDA=12 or 13)
+test-gpu: $(GPU_NEEDS) ## test the CUDA kernels on this machine's GPU (CUDA=12 or 13)
 	EQKERNEL_GPU=1 $(BIN)/python -m pytest -W default::UserWarning -W default::FutureWarning $(GPU_TESTS)
 	for tool in memcheck racecheck initcheck synccheck; do \
 		EQKERNEL_GPU=1 compute-sanitizer --tool $$tool --error-exitcode 1 $(BIN)/python tests/cuda_cases.py || exit 1; done
 
-bench-gpu: .venv/installed-bench .venv/installed-cuda$(CUDA) ## time the CUDA backend beside its rivals; writes bench-gpu.json
+bench-gpu: $(GPU_BENCH_NEEDS) ## time the CUDA backend beside its rivals; writes bench-gpu.json
 	$(BIN)/python -m bench.gpu
 
 lint: .venv/installed-lint ## ruff on the sources, mypy on the package as it installs

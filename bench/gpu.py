@@ -106,7 +106,7 @@ def under(name: str, call: Callable[[], None]) -> Callable[[], None]:
 
 def verify(p: Any, contestants: dict[str, Any], schedule: eq.Schedule) -> dict[str, float]:
     """The cosine of each contestant's first change of weights with the float64 one of the same steps."""
-    exact = Ours(p, schedule, "cpu", "float64")
+    exact = Ours(p, schedule, "reference", "float64")
     exact.run()
     change = np.concatenate([(w - b).ravel() for w, b in zip(exact.weights(), p.weights, strict=True)])
     found = {}
@@ -152,14 +152,15 @@ def floor(p: Any, roof: dict[str, float], free: int, nudged: int, rate: str = "f
 def roofs(arrays: Any, torch: Any, wait: Callable[[], Any], dry: bool) -> dict[str, float]:
     """Measured flops a second of a large float32 product, with torch of TF32 and BF16 ones, and bytes of a copy."""
     n, elements = (64, 1 << 16) if dry else (8192, 1 << 28)
-    a = arrays.zeros((n, n), np.float32)
+    random = np.random.default_rng(0).standard_normal((n, n), np.float32)  # zeros would switch few of a card's gates
+    a = arrays.asarray(random)
     calls: dict[str, Callable[[], Any]] = {"float32 flops": lambda: a @ a}
     if torch and not dry:
         for name, dtype in (("tf32 flops", torch.float32), ("bf16 flops", torch.bfloat16)):
-            b = torch.zeros((n, n), dtype=dtype, device="cuda")
+            b = torch.as_tensor(random).to("cuda", dtype)
             calls[name] = lambda b=b: b @ b
         torch.backends.cuda.matmul.allow_tf32 = True
-    source, copy = arrays.zeros(elements, np.float32), arrays.zeros(elements, np.float32)
+    source, copy = arrays.asarray(np.resize(random, elements)), arrays.zeros(elements, np.float32)
     calls["bytes"] = lambda: copy.__setitem__(Ellipsis, source)
     seconds = clock(calls, wait, 1 if dry else 5)
     if torch and not dry:

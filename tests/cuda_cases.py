@@ -1,7 +1,9 @@
 """A case for every CUDA kernel, right by its own check: what the checker watches and planted bugs must break."""
 
 import numpy as np
+import shim
 import test_backends
+import test_cuda_conv
 import test_verbs
 from cuda_twins import backend, on_cuda
 
@@ -23,6 +25,13 @@ def neurons(n=33):
     out = np.empty((9, n), np.float32)
     backend().neurons.rate(out, np.zeros_like(out), "softmax")
     np.testing.assert_allclose(out, 1 / n, rtol=1e-5)
+
+
+def conv(cases=test_cuda_conv.CASES[1:5:3]):
+    for case in cases:
+        test_cuda_conv.check_verbs(case, "float32")
+        if case[4] == "max":
+            test_cuda_conv.check_choice(case)
 
 
 def diffusion(shape=(2, 19, 33)):
@@ -70,6 +79,12 @@ def shallow(sizes=(7, 270, 5), batch=3):
         twin = on_cuda(net)
         assert type(twin.engine).__name__ == "Shallow"
         test_backends.check_phases(twin, batch, 0)
+
+
+def wide():
+    """The blocks of `shallow` with most threads, 128 and 256."""
+    for hidden in (600, 1100):
+        shallow((7, hidden, 5), 2)
 
 
 def score(shape=(5, 70)):
@@ -145,10 +160,14 @@ REGULAR = {
     "settle": ((16, 64, 32, 16), 8), "shallow": ((16, 512, 8), 4), "score": ((8, 64),), "update": ((16, 64, 32, 16), 8),
     "tensor": ((64, 64, 128, 64), 32, ("synchronous",)),
 }  # fmt: skip
-CASES = {case.__name__: case for case in (dense, neurons, diffusion, field, settle, shallow, score, update, tensor)}
+CASES = {
+    case.__name__: case
+    for case in (dense, conv, neurons, diffusion, field, settle, shallow, wide, score, update, tensor)
+}
 
 
 if __name__ == "__main__":  # on a GPU, for compute-sanitizer
     for name, case in CASES.items():
-        case()
+        with shim.running():
+            case()
         print(name, "ok")

@@ -4,6 +4,9 @@ Without a GPU the kernels run on the CPU (see `shim`), threads and blocks in thr
 strict, so that nothing which would fail with CuPy passes. `make test-gpu` runs the same tests on a GPU.
 """
 
+from types import SimpleNamespace
+
+import cuda_cases
 import numpy as np
 import pytest
 import shim
@@ -19,7 +22,9 @@ from shim.stand_in import StandIn
 
 import eqkernel as eq
 from eqkernel import reference
-from eqkernel.cuda import device, field, products
+from eqkernel.cuda import conv, device, field, launcher, products
+from eqkernel.cuda.workspace import Workspace
+from eqkernel.geometry import conv_geometry
 from eqkernel.interop import to_host
 
 pytestmark = shim.needed
@@ -44,7 +49,6 @@ def test_each_verb(stem, verb, dtype, order):
             test_verbs.check_verb(stem, verb, dtype, *shape, order, backend())
 
 
-@shim.shim_only
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("sizes", [(37, 150, 141), (137, 148, 36)], ids=str)
 def test_a_product_is_the_same_bits_whatever_its_tile(sizes, dtype, monkeypatch):
@@ -98,23 +102,32 @@ def test_softmax(dtype):
 @pytest.mark.parametrize("boundary", ["periodic", "neumann"])
 @pytest.mark.parametrize("shape", [(1, 1), (3, 7), (2, 40), (1, 5, 9), (2, 19, 33)])
 def test_diffusion(shape, boundary, dtype):
-    """Every verb within gamma_n of itself on absolute values: the Laplacian's terms are four neighbours and -4 s."""
+    """Every verb within gamma_n of itself with its terms' magnitudes; of a Laplacian these are four neighbours and 4 s.
+
+    Roundings: three in a Laplacian, one for its product, one for each term of a sum, the scale and the last sum.
+    """
     rng = np.random.default_rng(3)
     a, b = (rng.standard_normal(shape).astype(dtype) for _ in range(2))
     weight, cells = np.array([0.7], dtype), int(np.prod(shape[1:]))
-    size = sum(abs(np.roll(np.pad(abs(s.astype(float)), 1, mode="edge"), 1)).max() for s in (a, b)) * 8
+
+    def magnitude(state):
+        laplacian, size = np.zeros(shape), abs(state.astype(float))
+        reference.diffusion.drive_post(laplacian, size, np.array([2.0]), boundary=boundary)
+        return laplacian + 8 * size
+
+    both = (abs(b) * magnitude(a)).reshape(len(a), -1).sum(axis=1)
     calls = {
-        "energy": (np.zeros(shape[0], dtype), (a, b, weight), cells),
-        "drive_post": (np.zeros(shape, dtype), (a, weight), 1),
-        "drive_pre": (np.zeros(shape, dtype), (b, weight), 1),
-        "hebbian": (np.zeros(1, dtype), (a, b, -0.3), cells * shape[0]),
+        "energy": (np.zeros(shape[0], dtype), (a, b, weight), cells + 6, 0.35 * both),
+        "drive_post": (np.zeros(shape, dtype), (a, weight), 5, 0.35 * magnitude(a)),
+        "drive_pre": (np.zeros(shape, dtype), (b, weight), 5, 0.35 * magnitude(b)),
+        "hebbian": (np.zeros(1, dtype), (a, b, -0.3), cells + shape[0] + 7, 0.15 * both.sum()),
     }
     with shim.running():
-        for verb, (out, arguments, terms) in calls.items():
+        for verb, (out, arguments, roundings, size) in calls.items():
             exact = out.astype(float)
             getattr(reference.diffusion, verb)(exact, *test_verbs.float64(arguments), boundary=boundary)
             getattr(backend().diffusion, verb)(out, *arguments, boundary=boundary)
-            test_verbs.within(out, exact, gamma(terms + 12, dtype) * terms * size * max(1, abs(a).max()), verb)
+            test_verbs.within(out, exact, gamma(roundings, dtype) * size, verb)
 
 
 def test_arrays_that_a_kernel_would_misread_are_refused():
@@ -130,6 +143,38 @@ def test_arrays_that_a_kernel_would_misread_are_refused():
         ):
             with pytest.raises(eq.EqkernelError, match=why):
                 dense.drive_post(good, bad, weight)
+
+
+def test_what_a_kernel_cannot_count_is_refused(monkeypatch):
+    """Sizes beyond a C int; here beyond a smaller limit."""
+    with shim.running():
+        arrays = device.current().arrays
+        net = eq.Network.dense(5, 8, 7, 3, dtype="float64", backend="cuda")  # 135 parameters
+        geometry = conv_geometry("it", (5, 9, 1), (3, 4, 3), 5, 1, 4, "average", 3)
+        pre, post = arrays.zeros((3, 45)), arrays.zeros((3, 36))  # a map of 351 places between them
+        trace, tall = arrays.zeros(geometry.weight_shape), np.zeros((140, 2))
+        monkeypatch.setattr(launcher, "MOST", 300)
+        monkeypatch.setattr(conv, "SHARE", 100)  # of which no block counts to the limit
+        for call in (
+            lambda: eq.predict(net, np.zeros((70, 5))),
+            lambda: conv.hebbian(trace, pre, post, 1.0, geometry, None),
+            lambda: Workspace.table(SimpleNamespace(tables={}), (0, 2**31)),
+        ):
+            with pytest.raises(eq.EqkernelError, match="elements: CUDA kernels count to 300 .* pass smaller batches"):
+                call()
+        eq.predict(net, np.zeros((2, 5)))
+        monkeypatch.setattr(launcher, "HIGHEST", 1)
+        with pytest.raises(eq.EqkernelError, match="blocks: CUDA kernels count to .* 1 blocks down"):
+            backend().dense.drive_post(np.zeros((140, 1)), tall, np.zeros((1, 2)))
+
+
+@shim.shim_only
+@pytest.mark.parametrize(("hidden", "threads"), [(600, 128), (1100, 256)])
+def test_a_wide_hidden_layer_has_more_warps(hidden, threads):
+    with shim.running():
+        net = eq.Network.dense(7, hidden, 5, cost="squared-error", backend="cuda")
+        assert net.engine.block == threads
+        cuda_cases.shallow((7, hidden, 5), 3)
 
 
 # -- the field -------------------------------------------------------------------------------------------------------
@@ -170,6 +215,15 @@ def test_a_field_is_the_same_bits_whatever_its_strips(shape, boundary, dtype):
         found.append(one)
     for other in found[1:]:
         np.testing.assert_array_equal(found[0], other)
+
+
+def test_a_field_takes_a_spare_of_its_own_shape():
+    c = reference.field.Constants(1, 1, 1, 1, 0, 0.01, 0.01)
+    with shim.running():
+        zeros = device.current().arrays.zeros
+        for spare in (zeros((2, 9, 8), np.float32), zeros((2, 9, 9), np.float64)):
+            with pytest.raises(eq.EqkernelError, match="shape|all float32"):
+                field.advance(zeros((2, 9, 9), np.float32), spare, 3, c, "periodic")
 
 
 def test_a_field_that_diverged_says_so():

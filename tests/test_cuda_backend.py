@@ -2,10 +2,12 @@
 
 import inspect
 import io
+import os
 import re
+import subprocess
 import sys
 from importlib import import_module
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -78,8 +80,12 @@ def test_backend_cuda_without_a_gpu_is_one_clear_error(cupy, why, monkeypatch, f
     assert eq.Network.dense(*NET).backend == FASTEST  # "auto" does without
 
 
-def test_importing_eqkernel_does_not_import_cupy():
-    assert "cupy" not in sys.modules or shim.ON_GPU
+def test_importing_eqkernel_does_not_import_cupy(tmp_path):
+    (tmp_path / "cupy.py").write_text("raise SystemExit('CuPy is imported')")
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    command = [sys.executable, "-c", "import eqkernel, eqkernel.cuda"]
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_auto_does_not_choose_what_was_not_measured():
@@ -283,8 +289,93 @@ def test_bad_device_arrays_are_one_clear_error():
                 call()
 
 
+class Stream:
+    """One of CuPy's or PyTorch's, by its address; `log` is what streams were asked for."""
+
+    log: list = []  # noqa: RUF012
+
+    def __init__(self, pointer):
+        self.ptr = self.cuda_stream = pointer
+
+    @classmethod
+    def from_external(cls, stream):
+        return cls(stream.__cuda_stream__()[1])
+
+    def __cuda_stream__(self):
+        return 0, self.ptr
+
+    def record(self):
+        return self.ptr
+
+    def wait_event(self, recorded):
+        self.log.append(f"{self.ptr} waits for {recorded}")
+
+    def __enter__(self):
+        self.log.append(f"{self.ptr} is current")
+
+    def __exit__(self, *_):
+        self.log.append(f"{self.ptr} was current")
+
+
+@pytest.mark.parametrize("cupy_14", [True, False])
+def test_streams_wait_for_one_another_where_they_differ(cupy_14, monkeypatch):
+    """The stream of a tensor for CuPy's, which may be writing the weights still, and CuPy's for what was done there."""
+
+    def refused(pointer):
+        raise DeprecationWarning("use Stream.from_external")
+
+    monkeypatch.setattr(Stream, "log", log := [])
+    owner, tensor = Stream(7), type("Tensor", (), {"__module__": "torch", "device": "cuda:0"})()
+    torch = ModuleType("torch")
+    torch.cuda = SimpleNamespace(current_stream=lambda device: owner)
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    gpu = object.__new__(device.CuPy)
+    streams = {"Stream": Stream, "ExternalStream": refused} if cupy_14 else {"Stream": object, "ExternalStream": Stream}
+    gpu.arrays = SimpleNamespace(cuda=SimpleNamespace(get_current_stream=lambda: Stream(3), **streams))
+    forked = ["7 waits for 3", "7 is current", "work", "7 was current", "3 waits for 7"]
+    with gpu.on_stream_of(tensor):
+        log.append("work")
+    assert log == forked
+    log.clear()
+    with pytest.raises(ZeroDivisionError), gpu.on_stream_of(tensor):  # what was begun is waited for all the same
+        log.append("work")
+        raise ZeroDivisionError
+    assert log == forked
+    log.clear()
+    owner.cuda_stream = 3
+    with gpu.on_stream_of(tensor), gpu.on_stream_of(X):
+        pass
+    assert log == []
+
+
+@pytest.mark.skipif(not shim.ON_GPU, reason="needs a GPU")
+@pytest.mark.parametrize("own", [False, True], ids=["default stream", "stream of its own"])
+def test_a_step_on_tensors_is_that_on_host_arrays(own):
+    """Weights are read on CuPy's stream as soon as PyTorch's has its work."""
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("this PyTorch has no CUDA")
+    host = eq.Network.dense(*NET, backend="reference", dtype="float64")
+    with shim.running(), torch.cuda.stream(torch.cuda.Stream() if own else None):
+        nets, optimisers = [on_cuda(host), on_cuda(host), host], [eq.Momentum(0.1) for _ in range(3)]
+        x, y = torch.as_tensor(X, device="cuda"), torch.as_tensor(Y, device="cuda")
+        for _ in range(3):
+            steps = [
+                eq.train_step(net, *given, optimiser=optimiser)
+                for net, optimiser, given in zip(nets, optimisers, ((x, y), (X, Y), (X, Y)), strict=True)
+            ]
+            assert steps[0] == steps[1] and steps[0].loss == pytest.approx(steps[2].loss, rel=1e-9)
+            found = nets[0].buffer.get()
+            np.testing.assert_array_equal(found, nets[1].buffer.get())
+            np.testing.assert_allclose(found, host.buffer, rtol=0, atol=1e-9)
+        state = eq.free_phase(nets[0], x).output
+        assert isinstance(state, torch.Tensor) and state.is_cuda
+        np.testing.assert_allclose(state.cpu().numpy(), eq.free_phase(host, X).output, rtol=0, atol=1e-9)
+
+
 @shim.needed
 def test_weights_are_saved_and_read_on_either_side(tmp_path):
+    pytest.importorskip("safetensors")
     host = eq.Network.recurrent(*NET, backend="cpu")
     with shim.running():
         on_cuda(host).save(tmp_path / "net.safetensors")

@@ -81,6 +81,12 @@ BUGS = [
     ("missing barrier after the result is written", "tensor", "__syncthreads(); // the result is whole", "//", RACE),
     ("rows of a state that are not there", "tensor", "c * CHUNK, top + i < rows);", "c * CHUNK, true);",
      "out of bounds"),
+    ("a tap outside the map", "conv", "if (y < 0 || y >= PRE_HEIGHT || x < 0 || x >= PRE_WIDTH) return 0;", "",
+     "out of bounds"),
+    ("places beyond the last window", "conv", "if (y >= POST_HEIGHT || x >= POST_WIDTH) return 0;", "",
+     "out of bounds"),
+    ("two blocks that sum a trace in one part", "conv", "parts + (long long)blockIdx.z * POST_CHANNELS * columns",
+     "parts", "race on global"),
 ]  # fmt: skip
 
 

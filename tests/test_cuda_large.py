@@ -150,7 +150,6 @@ def test_a_product_is_that_of_rounded_factors(shape, name):
     test_verbs.within(found, a @ b.T, gamma(n + 4, "float32") * (abs(a) @ abs(b).T))
 
 
-@shim.shim_only
 @pytest.mark.parametrize("plan", ["synchronous", "sweep"])
 @pytest.mark.parametrize("tile", tensor.TILES, ids=str)
 def test_tensor_cores_give_the_bits_of_the_float_kernels(tile, plan, monkeypatch):

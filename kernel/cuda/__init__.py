@@ -2,9 +2,9 @@
 
 `dense`, `conv`, `bias`, `lateral`, `diffusion` and `neurons` hold the verbs, `field` the FitzHugh-Nagumo field. For
 layered networks `layered` takes over: `fused.cu` settles a tile of samples on the chip (`shallow.cu` a sample of a
-network with one hidden layer, in registers), `hebbian.cu` forms the contrast and applies the optimiser. A .cu file has
-the name and the functions of the .py beside it. `launcher` compiles and launches, `device` is the one place that knows
-CuPy.
+network with one hidden layer, in registers), `hebbian.cu` forms the contrast and applies the optimiser; large ones go
+layer by layer (`layerwise`, of `layer.cu` and `tensor.cu`). The .cu file of a verb has the name of its .py and, where a
+kernel is a verb, its name. `launcher` compiles and launches, `device` is the one place that knows CuPy.
 
 Checked without a GPU: the same text and the same launch code run on a CPU in the tests. Not measured on a GPU yet.
 """

@@ -106,10 +106,10 @@ drive_pre(real* drive, const real* post, const real* weight, const int* winners,
 
 // parts (splits, C_out, taps C_in) += sums of P^T post times patches over a share of the places of all samples each
 extern "C" __global__ void __launch_bounds__(GEMM_THREADS, GEMM_BLOCKS)
-trace_parts(real* parts, const real* pre, const real* post, const int* winners, int batch, int share) {
+trace_parts(real* parts, const real* pre, const real* post, const int* winners, int places, int share) {
     real sum[PART_ROWS][PART_COLUMNS] = {};
     const int top = blockIdx.y * TILE, left = blockIdx.x * TILE, columns = TAPS * PRE_CHANNELS;
-    const int from = blockIdx.z * share, to = min(from + share, batch * PLACES);
+    const int from = blockIdx.z * share, to = min(from + share, places);
     multiply(sum, Unpooled{post, winners, POST_CHANNELS}, Turned{{pre, 0}, columns}, top, left, to, from);
     real* part = parts + (long long)blockIdx.z * POST_CHANNELS * columns;
     add(part, sum, top, left, POST_CHANNELS, columns, (real)1);

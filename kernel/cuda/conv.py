@@ -55,7 +55,7 @@ def hebbian(trace: Any, pre: Any, post: Any, scale: float, geometry: ConvGeometr
     splits = max(1, min(2 * current().processors // (how.grid[0] * how.grid[1]), places // SHARE))
     share = -(-places // splits)
     parts = current().arrays.zeros((splits, n), trace.dtype)
-    arguments = parts, pre, post, _indices(winners, g, batch), batch, share
+    arguments = parts, pre, post, _indices(winners, g, batch), places, share
     _launch("trace_parts", trace.dtype, how, (*how.grid, splits), arguments, g)
     _each("gather", trace.dtype, n, (trace, parts, float(scale), n, splits), g)
 

@@ -31,7 +31,11 @@ class Device(Protocol):
         """What does again, in one launch, all that `run` asks of the device; `run` may neither allocate nor wait."""
 
     def on_stream_of(self, array: Any) -> contextlib.AbstractContextManager[None]:
-        """A context in which kernels run on the stream that the owner of `array` is using."""
+        """A context in which kernels run on the stream that the owner of `array` is using.
+
+        Streams do not wait for one another: that one begins when the work before the context is done (weights on their
+        way to the device), and the stream used outside goes on when the work inside is (a network that is saved).
+        """
 
 
 class CuPy:
@@ -64,9 +68,21 @@ class CuPy:
             return
         import torch
 
-        pointer = torch.cuda.current_stream(array.device).cuda_stream
-        with self.arrays.cuda.ExternalStream(pointer):
+        cuda, owner = self.arrays.cuda, torch.cuda.current_stream(array.device)
+        here = cuda.get_current_stream()
+        if here.ptr == owner.cuda_stream:
             yield
+            return
+        if hasattr(cuda.Stream, "from_external") and hasattr(owner, "__cuda_stream__"):
+            there = cuda.Stream.from_external(owner)
+        else:  # before CuPy 14, or a PyTorch without the protocol
+            there = cuda.ExternalStream(owner.cuda_stream)
+        there.wait_event(here.record())
+        try:
+            with there:
+                yield
+        finally:
+            here.wait_event(there.record())
 
 
 _chosen: Device | None = None

@@ -8,6 +8,7 @@ import numpy as np
 
 from ..errors import lookup
 from ..reference.field import Constants
+from .checks import check
 from .device import current
 from .diffusion import MIRROR
 from .launcher import launch
@@ -30,13 +31,15 @@ def advance(state: Any, spare: Any, steps: int, constants: Constants, boundary: 
     """state (2, ...) after `steps` steps of time; `spare`, of its shape, is overwritten.
 
     On the device both stay there; host arrays travel there and back. Returns the largest |u| or |v|, NaN if there is
-    one. Results do not depend on how many calls the steps are divided into.
+    one. Results do not depend on how many calls the steps are divided into. Raises EqkernelError for device arrays that
+    `check` refuses.
     """
     arrays = current().arrays
     mirror = lookup("boundary", boundary, MIRROR)
     home = state
     if isinstance(state, np.ndarray):
         state, spare = arrays.asarray(state), arrays.empty(state.shape, state.dtype)
+    check(state, state.shape, (spare, state.shape))
     rows, width = (1, state.shape[1]) if state.ndim == 2 else state.shape[1:]
     Du, Dv, eps, alpha, beta, dt, dt_v = (float(c) for c in constants)
     largest = arrays.zeros(1, np.uint32 if state.dtype == np.float32 else np.uint64)

@@ -16,8 +16,11 @@ import numpy as np
 
 from .. import geometry, neurons
 from ..cpu import tiles, update
+from ..errors import EqkernelError
 from .device import Device, current
 
+MOST = 2**31 - 2**21  # elements that a C int counts, with room for a stride beyond the last
+HIGHEST = 65535  # blocks of a grid in each direction but the first
 HERE = Path(__file__).parent
 INCLUDE = re.compile(r'^#include "(\w+\.cuh)"\n', re.MULTILINE)
 REAL = {"float32": "float", "float64": "double"}
@@ -94,16 +97,40 @@ def launch(
     """Launch kernel `name` of <stem>.cu on the current stream.
 
     Arguments are device arrays, Python ints (C int) and floats (C real). shared: bytes of dynamic shared memory.
+    EqkernelError for more elements or blocks than a kernel can count: nothing has run then.
     """
     function = _function(current(), stem, name, str(dtype), tuple(sorted(defines.items())))
     if shared > 48 * 1024:
         function.max_dynamic_shared_size_bytes = shared
+    if max(grid[1:], default=0) > HIGHEST:
+        raise too_large(f"a grid of {' x '.join(map(str, grid))} blocks")
     real = dtype.type
     typed = tuple(
-        np.int32(a) if isinstance(a, int | np.integer) else real(a) if isinstance(a, float | np.floating) else a
+        c_int(a) if isinstance(a, int | np.integer) else real(a) if isinstance(a, float | np.floating) else counted(a)
         for a in arguments
     )
     function(tuple(grid), (threads,), typed, shared_mem=shared)
+
+
+def c_int(number: int | np.integer) -> np.int32:
+    """A size, code or place as kernels take it; EqkernelError beyond MOST."""
+    if number > MOST:
+        raise too_large(f"{number} elements")
+    return np.int32(number)
+
+
+def counted(array: Any) -> Any:
+    """The array; EqkernelError if it has more elements than MOST."""
+    if array.size > MOST:
+        raise too_large(f"an array of {array.size} elements")
+    return array
+
+
+def too_large(what: str) -> EqkernelError:
+    """The error for what a kernel cannot count."""
+    return EqkernelError(
+        f"{what}: CUDA kernels count to {MOST} elements of an array and {HIGHEST} blocks down; pass smaller batches"
+    )
 
 
 def across(elements: int, threads: int = 256) -> tuple[int]:

@@ -7,6 +7,7 @@ Covers what `eqkernel.cpu.layered` does, as long as a sample's states fit the sh
 from __future__ import annotations
 
 from copy import copy
+from itertools import accumulate
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
@@ -295,7 +296,12 @@ def _settled(report: NDArray) -> Settled:
 
 def _flat(blocks: list[Any]) -> Any:
     """One flat array whose consecutive pieces are layers 1..L of `blocks`: where they lie so already, itself."""
-    whole = blocks[1].base
-    if whole is not None and all(block.base is whole for block in blocks[1:]):
-        return whole
-    return np.concatenate([block.reshape(-1) for block in blocks[1:]])
+    pieces, whole = blocks[1:], blocks[1].base
+    if whole is not None and whole.ndim == 1:
+        starts = accumulate((piece.nbytes for piece in pieces), initial=whole.data.ptr)
+        if all(
+            p.base is whole and p.dtype == whole.dtype and p.flags.c_contiguous and p.data.ptr == start
+            for p, start in zip(pieces, starts, strict=False)
+        ):
+            return whole
+    return np.concatenate([piece.reshape(-1) for piece in pieces])

@@ -10,6 +10,7 @@ import numpy as np
 
 from . import tensor
 from .device import current
+from .launcher import c_int
 from .precision import code_for
 
 if TYPE_CHECKING:
@@ -101,9 +102,9 @@ class Workspace:
         )
 
     def table(self, rows: tuple[int, ...]) -> Any:
-        """These numbers on the device; the same array for the same numbers."""
+        """These C ints on the device; the same array for the same numbers. EqkernelError for one that is too large."""
         if rows not in self.tables:
-            self.tables[rows] = current().arrays.asarray(np.array(rows, np.int32))
+            self.tables[rows] = current().arrays.asarray(np.array([*map(c_int, rows)]))
         return self.tables[rows]
 
     def with_own_results(self) -> Workspace:

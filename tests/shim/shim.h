@@ -19,7 +19,6 @@
 #define __forceinline__ inline __attribute__((always_inline))
 #define __launch_bounds__(...)
 #define __restrict__ __restrict
-#define __constant__ static
 // Every function-local static lands in one linker section (shared.ld): memory that is poisoned before each block, and
 // that the checker knows as shared.
 #define __shared__ static
@@ -47,8 +46,6 @@ void shim_run(void (*body)(void*), void* arguments, const unsigned* grid, const 
 
 static const int warpSize = 32;
 #define __syncthreads() shim_barrier(__LINE__)
-#define __syncwarp() shim_exchange(0xffffffffu, nullptr, 0, __LINE__)
-#define __threadfence() ((void)0)
 inline unsigned shim_lane() {
     return (threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z)) & 31u;
 }
@@ -105,7 +102,6 @@ template <class T> inline T* shim_aligned(T* p) {
     if ((uintptr_t)p % 16) shim_fail("16 bytes at an address that is not a multiple of 16");
     return p;
 }
-template <class T> inline T __ldg(const T* p) { return *p; }
 template <class T> inline T min(T a, T b) { return b < a ? b : a; }
 template <class T> inline T max(T a, T b) { return a < b ? b : a; }
 
