@@ -1,13 +1,15 @@
 """The command line: eqkernel train, predict, doctor, and those of `cli_conv` and `cli_fields`.
 
-An error is one line and exit code 2.
+An error is one line and exit code 2, or 1 where output cannot be written; an interrupt has 130.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,23 @@ import click
 from rich.console import Console
 
 from . import __version__, cli_conv, cli_fields, data, models, report
-from .cli_options import BACKEND, CLOTHES, DATA, DIGITS, FOLDER, SEED, SEEDS, THREADS, VALIDATION, choice, prepare
+from .cli_options import (
+    BACKEND,
+    CLOTHES,
+    DATA,
+    DIGITS,
+    FOLDER,
+    LARGEST,
+    SEED,
+    SEEDS,
+    THREADS,
+    VALIDATION,
+    Interrupted,
+    choice,
+    kept,
+    prepare,
+    read,
+)  # fmt: skip
 from .costs import COSTS
 from .cpu.threads import set_threads
 from .datafiles import read_image
@@ -47,8 +65,14 @@ class Task:
     weight_decay: float  # of Adam
 
 
+def _embedded(place: Path | None) -> data.Split:
+    if place is not None:
+        raise EqkernelError("digits come with eqkernel: leave out --data")
+    return data.load_digits()
+
+
 TASKS = {
-    "digits": Task(lambda folder: data.load_digits(), DIGITS, "256,128", 40, 16, 2e-3, 0.3),
+    "digits": Task(_embedded, DIGITS, "256,128", 40, 16, 2e-3, 0.3),
     "mnist": Task(data.load_mnist, DIGITS, "512", 15, 64, 2e-3, 0.1),
     "fashion-mnist": Task(data.load_fashion_mnist, CLOTHES, "512", 15, 64, 2e-3, 0.1),
 }
@@ -61,7 +85,7 @@ RATES = {"momentum": 0.1, "sgd": 0.5, "muon": 0.02, "adago": 0.5}
 
 
 class Commands(click.Group):
-    """A group whose commands may have two words; a warning or user error is a line, the latter with exit code 2."""
+    """A group whose commands may have two words; a warning or error is a line."""
 
     def resolve_command(self, context: click.Context, args: list[str]) -> Any:
         words = " ".join(args[:2])
@@ -70,6 +94,7 @@ class Commands(click.Group):
         return super().resolve_command(context, args)
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
+        code = 2
         try:
             with warnings.catch_warnings():
                 warnings.showwarning = _tell
@@ -78,11 +103,25 @@ class Commands(click.Group):
             message = error.format_message()
         except EqkernelError as error:
             message = str(error)
+        except MemoryError as error:
+            message = f"not enough memory: {error}; choose a smaller --hidden, --size or --batch, or fewer --threads"
+        except OverflowError as error:
+            message = f"a number among the options is too large: {error}"
+        except OSError as error:  # of stdout: files that cannot be read or written raise an EqkernelError
+            code, message = 1, f"cannot write {error.filename or 'to standard output'}: {error.strerror or error}"
+            _forget_output()
+        except Interrupted as error:
+            code, message = 130, str(error)
         except (click.Abort, KeyboardInterrupt):
-            click.echo("eqkernel: interrupted", err=True)
-            sys.exit(130)
+            code, message = 130, "interrupted"
         click.echo(f"eqkernel: {' '.join(message.split())}", err=True)
-        sys.exit(2)
+        sys.exit(code)
+
+
+def _forget_output() -> None:
+    """What stdout did not take is still in its buffer, and Python would try once more at exit, and complain."""
+    with suppress(OSError), open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 def _tell(message: Warning | str, *_: Any, **__: Any) -> None:
@@ -137,7 +176,7 @@ def train(dataset: str, place: Path | None, out: Path | None, **options: Any) ->
     What --hidden, --epochs, --batch, and Adam's --lr and --weight-decay are by default was chosen for each
     DATASET on a validation split.
     """
-    task, console = TASKS[dataset], Console()
+    task = TASKS[dataset]
     options["epochs"] = options["epochs"] or task.epochs
     options["batch"] = options["batch"] or task.batch
     out = out or Path(f"eqkernel-{dataset}")
@@ -155,35 +194,23 @@ def train(dataset: str, place: Path | None, out: Path | None, **options: Any) ->
     beta, batches = options["beta"], -(-len(x) // options["batch"])
     start = to_host(nets[0].parameters[0]).copy()
     residuals = {"before": residual_curves(nets[0], x[:64], y[:64], beta)}
-    with report.progress_of(len(nets), options["epochs"], batches) as callback:
-        histories = [
-            fit(
-                net,
-                x,
-                y,
-                epochs=options["epochs"],
-                batch=options["batch"],
-                optimiser=_optimiser(task, options, options["epochs"] * batches),
-                beta=beta,
-                variant=options["variant"],
-                seed=net.seed,
-                held_out=(x_held, y_held),
-                callback=callback(run),
-            )
-            for run, net in enumerate(nets)
-        ]
-    residuals["after"] = residual_curves(nets[0], x[:64], y[:64], beta)
-    console.print(report.results(seeds, histories, judge))
+    with report.telling(seeds, judge) as histories:
+        with report.progress_of(len(nets), options["epochs"], batches) as callback:
+            for run, net in enumerate(nets):
+                with kept(net, run, out):
+                    history = fit(
+                        net, x, y, epochs=options["epochs"], batch=options["batch"], beta=beta,
+                        optimiser=_optimiser(task, options, options["epochs"] * batches),
+                        variant=options["variant"], seed=net.seed, held_out=(x_held, y_held), callback=callback(run),
+                    )  # fmt: skip
+                    histories.append(history)
+        residuals["after"] = residual_curves(nets[0], x[:64], y[:64], beta)
 
-    summary = report.summary(histories, judge)
-    console.print(summary, style="bold", highlight=False)
-
-    sizes = "-".join(map(str, nets[0].sizes))
-    title = f"{dataset}, {sizes}, {nets[0].schedule.name} equilibrium propagation: {summary}"
-    learned = (to_host(nets[0].parameters[0]) - start) * x.std(axis=0)
-    story = report.story(title, nets[0], learned, histories, judge, x_held, y_held, task.labels, residuals)
-    nets[0].save(out / "weights.safetensors")
-    draw(story, out / "training.png")
+        sizes, summary = "-".join(map(str, nets[0].sizes)), report.summary(histories, judge)
+        title = f"{dataset}, {sizes}, {nets[0].schedule.name} equilibrium propagation: {summary}"
+        learned = (to_host(nets[0].parameters[0]) - start) * x.std(axis=0)
+        story = report.story(title, nets[0], learned, histories, judge, x_held, y_held, task.labels, residuals)
+        draw(story, out / "training.png")
     click.echo(f"saved {out / 'weights.safetensors'} and {out / 'training.png'}")
 
 
@@ -208,8 +235,7 @@ def predict(
     """
     if not dataset and not images:
         raise EqkernelError(f"nothing to predict: add a data set ({', '.join(TASKS)}) or --image FILE")
-    console, shipped = Console(), str(weights) == "pretrained" and not weights.exists()
-    net = models.cortex_conv(pretrained=True, backend=backend) if shipped else Network.load(weights, backend)
+    console, net = Console(), read(weights, backend)
     names = TASKS[dataset].labels if dataset else tuple(map(str, range(net.sizes[-1])))
     if dataset:
         _, _, x, y = TASKS[dataset].load(place)
@@ -250,11 +276,14 @@ def _network(task: Task, features: int, seed: int, options: dict[str, Any]) -> N
 
 def _widths(hidden: tuple[str, ...]) -> list[int]:
     """Whole numbers out of "512,256" or several of them."""
+    given = ",".join(hidden)
     try:
-        return [int(part) for part in ",".join(hidden).split(",")]
+        widths = [int(part) for part in given.split(",")]
     except ValueError:
-        given = ",".join(hidden)
         raise EqkernelError(f"--hidden {given!r}: give whole numbers, like 512 or 512,256") from None
+    if max(widths) > LARGEST:
+        raise EqkernelError(f"--hidden {given!r}: a layer may have {LARGEST:,} neurons at most")
+    return widths
 
 
 def _optimiser(task: Task, options: dict[str, Any], steps: int) -> Optimiser:

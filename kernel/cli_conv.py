@@ -9,7 +9,6 @@ from typing import Any
 
 import click
 import numpy as np
-from rich.console import Console
 
 from . import data, models, report
 from .cli_options import (
@@ -23,7 +22,9 @@ from .cli_options import (
     THREADS,
     VALIDATION,
     choice,
+    kept,
     prepare,
+    read,
 )  # fmt: skip
 from .conv_figures import MapStory, difference_maps, draw_maps
 from .cortex import REWARDS, Adjustment
@@ -60,7 +61,7 @@ def training(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options of a training, and the folder of its results."""
     for option in reversed((
         click.option("--dataset", type=choice(SETS), default="mnist", show_default=True),
-        click.option("--from", "start", metavar="FILE", help="Go on from a weight file."),
+        click.option("--from", "start", type=FOLDER, metavar="FILE", help="Go on from a weight file."),
         click.option("--optimiser", type=choice(OPTIMISERS), help="Instead of the recipe's."),
         click.option("--lr", type=float, help="Learning rate: it rises at first, and falls to 0 along a cosine."),
         click.option("--weight-decay", type=float, help="Decoupled."),
@@ -91,6 +92,8 @@ def train_cortex(neuron: str, model: str, adaptation: float, **options: Any) -> 
     and a picture of the trained filters, of how the network settles, and of what a nudge changes in each layer.
     """
     recipe = CORTEX if neuron == "cortex" else RAW
+    if model == "dense" and adaptation:
+        raise EqkernelError("--model dense has no adaptation current: leave out --adaptation")
 
     def make(**given: Any) -> Network:
         if model == "dense":
@@ -112,7 +115,7 @@ COMMANDS = train_cortex, train_hopfield
 
 
 def _train(
-    name: str, make: Callable[..., Network], recipe: Recipe, dataset: str, start: str | None, seed: int, seeds: int,
+    name: str, make: Callable[..., Network], recipe: Recipe, dataset: str, start: Path | None, seed: int, seeds: int,
     threads: int | None, place: Path | None, out: Path | None, validation: float | None, backend: str, **options: Any,
 ) -> None:  # fmt: skip
     out = out or Path(f"eqkernel-{name}")
@@ -130,42 +133,38 @@ def _train(
     nets = [_scheduled(_network(make, start, seed=n, backend=backend), options) for n in numbers]
     steps = recipe.epochs * -(-len(x) // recipe.batch)
     residuals = {"before": residual_curves(nets[0], x[:64], y[:64], recipe.beta)}
-    with report.progress_of(seeds, recipe.epochs, steps // recipe.epochs) as callback:
-        histories = [
-            fit(
-                net, x, y, epochs=recipe.epochs, batch=recipe.batch, beta=recipe.beta, seed=n,
-                optimiser=OPTIMISERS[recipe.optimiser](
-                    recipe.lr, weight_decay=recipe.weight_decay, schedule=cosine(steps, WARMUP)
-                ),
-                held_out=(x_held, y_held), callback=callback(run), reward=options["reward"],
-                adjustment=Adjustment() if options["adjust"] else None,
-            )
-            for run, (n, net) in enumerate(zip(numbers, nets, strict=True))
-        ]  # fmt: skip
-    residuals["after"] = residual_curves(nets[0], x[:64], y[:64], recipe.beta)
-    console = Console()
-    console.print(report.results(numbers, histories, judge))
-    summary = report.summary(histories, judge)
-    console.print(summary, style="bold", highlight=False)
+    with report.telling(numbers, judge) as histories:
+        with report.progress_of(seeds, recipe.epochs, steps // recipe.epochs) as callback:
+            for run, (n, net) in enumerate(zip(numbers, nets, strict=True)):
+                with kept(net, run, out):
+                    history = fit(
+                        net, x, y, epochs=recipe.epochs, batch=recipe.batch, beta=recipe.beta, seed=n,
+                        optimiser=OPTIMISERS[recipe.optimiser](
+                            recipe.lr, weight_decay=recipe.weight_decay, schedule=cosine(steps, WARMUP)
+                        ),
+                        held_out=(x_held, y_held), callback=callback(run), reward=options["reward"],
+                        adjustment=Adjustment() if options["adjust"] else None,
+                    )  # fmt: skip
+                    histories.append(history)
+        residuals["after"] = residual_curves(nets[0], x[:64], y[:64], recipe.beta)
 
-    nets[0].save(out / "weights.safetensors")
-    shown = np.arange(min(6, len(x_held)))
-    story = MapStory(
-        title=f"{name} on {dataset}: {summary}",
-        histories=histories,
-        held_out=judge,
-        residuals=residuals,
-        steps=(nets[0].schedule.free_steps, nets[0].schedule.nudged_steps),
-        filters=_filters(nets[0]),
-        images=x_held[shown].reshape(-1, 28, 28),
-        labels=[names[k] for k in y_held[shown]],
-        maps=difference_maps(nets[0], x_held[shown], y_held[shown], recipe.beta),
-    )
-    draw_maps(story, out / "training.png")
+        shown = np.arange(min(6, len(x_held)))
+        story = MapStory(
+            title=f"{name} on {dataset}: {report.summary(histories, judge)}",
+            histories=histories,
+            held_out=judge,
+            residuals=residuals,
+            steps=(nets[0].schedule.free_steps, nets[0].schedule.nudged_steps),
+            filters=_filters(nets[0]),
+            images=x_held[shown].reshape(-1, 28, 28),
+            labels=[names[k] for k in y_held[shown]],
+            maps=difference_maps(nets[0], x_held[shown], y_held[shown], recipe.beta),
+        )
+        draw_maps(story, out / "training.png")
     click.echo(f"saved {out / 'weights.safetensors'} and {out / 'training.png'}")
 
 
-def _asked(recipe: Recipe, start: str | None, options: dict[str, Any]) -> Recipe:
+def _asked(recipe: Recipe, start: Path | None, options: dict[str, Any]) -> Recipe:
     """The recipe with what was asked for instead; another optimiser has another rate, and a second training a lower."""
     kind = options["optimiser"] or recipe.optimiser
     rate = recipe.lr if kind == recipe.optimiser else RATES[kind]
@@ -174,15 +173,20 @@ def _asked(recipe: Recipe, start: str | None, options: dict[str, Any]) -> Recipe
     return replace(recipe, **{"optimiser": kind, "lr": rate * (0.2 if start else 1.0), **given})
 
 
-def _network(make: Callable[..., Network], start: str | None, seed: int, backend: str) -> Network:
+def _network(make: Callable[..., Network], start: Path | None, seed: int, backend: str) -> Network:
+    """A new network, or the one of the file, which must be of the kind that the command and its options make."""
+    made = make(seed=seed, backend=backend, dtype="float64" if backend == "reference" else "float32")
     if start is None:
-        return make(seed=seed, backend=backend, dtype="float64" if backend == "reference" else "float32")
-    if start == "pretrained":
-        return models.cortex_conv(pretrained=True, backend=backend)
-    net = Network.load(start, backend)
+        return made
+    net = read(start, backend)
     if (net.sizes[0], net.sizes[-1]) != (784, 10):
         found = f"{net.sizes[0]} pixels and {net.sizes[-1]} classes"
         raise EqkernelError(f"--from {start}: a network of {found}, where the data have 784 and 10")
+    if (net.layers, net.connections, net.cost.name) != (made.layers, made.connections, made.cost.name):
+        raise EqkernelError(
+            f"--from {start}: its layers and connections are not those of this command and its options: give the "
+            "command, --neuron, --model, --adaptation or --pool that it was trained with"
+        )
     return net
 
 

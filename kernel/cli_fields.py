@@ -12,7 +12,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from .backends import BACKENDS
+from .cli_options import BACKEND, LARGEST, THREADS
 from .cpu.threads import set_threads
 from .errors import EqkernelError
 from .field_figures import check_format, draw_march, draw_response, image_of, save_arrays, save_frames
@@ -22,6 +22,7 @@ from .reference.diffusion import BEYOND
 from .response import asymmetry, linearise, reciprocity, stationary
 
 FILE = click.Path(path_type=Path, dir_okay=False)
+MOST = 2000  # layers of a march, and digits of its arithmetic: more take minutes
 SEED = click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the noise.")
 
 
@@ -45,8 +46,8 @@ def constants(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--noise", type=float, default=0.01, show_default=True, help="Of the start; 0 leaves only the pokes.")
 @click.option("--frames", type=click.IntRange(2), default=60, show_default=True, help="Of a GIF.")
 @click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True)
-@click.option("--backend", type=click.Choice(["auto", *BACKENDS]), default="auto", show_default=True)
-@click.option("--threads", type=click.IntRange(1), help="Threads of the kernels.")
+@BACKEND
+@THREADS
 @SEED
 @click.option("--out", type=FILE, default="turing.png", show_default=True, help=".png, .gif or .npz.")
 def field(
@@ -107,9 +108,16 @@ def march(kappa: float, digits: str, layers: int | None, ends: str, out: Path) -
     precisions = [_precision(part) for part in digits.split(",")]
     names = [f"{p} digits" if isinstance(p, int) else p for p in precisions]
     most = max(_decimals(p) for p in precisions)
-    layers = layers or int(per_digit * (most + 3)) + 8
     first, last = _numbers(ends, 2, "--ends")
-    settled = stationary_newton(chain, first, last, layers, arithmetic=most + 20 + int(layers / per_digit))
+    needed = layers or per_digit * (most + 3) + 8
+    arithmetic = most + 20 + needed / per_digit if per_digit else np.inf
+    if not max(needed, arithmetic) <= MOST:
+        raise EqkernelError(
+            f"{needed:,.0f} layers in {arithmetic:,.0f} digits take too long, at most {MOST:,} of each: choose fewer "
+            "--layers or --digits, or a kappa nearer 1"
+        )
+    layers = int(needed)
+    settled = stationary_newton(chain, first, last, layers, arithmetic=int(arithmetic))
     marches = {}
     for name, precision in zip(names, precisions, strict=True):
         states = hamiltonian_march(chain, settled[0], settled[1], layers, precision)
@@ -136,6 +144,7 @@ def response(size: str, preset: str, cells: str | None, out: Path, **options: An
     options = PRESETS[preset] | {name: value for name, value in options.items() if value is not None}
     shape = _sheet(size) if "x" in size else (_whole(size, "--size"),)
     grid = FitzHughNagumo(shape, dtype="float64", noise=0.1, **options)
+    i, j = _pair(cells, grid.u.size)
     linearise(grid)  # refuses what is too large, before the work
     with _progress() as progress:
         bar = progress.add_task("settling", total=40, now="")
@@ -148,8 +157,6 @@ def response(size: str, preset: str, cells: str | None, out: Path, **options: An
     grid.u = stationary(grid)
     found = linearise(grid)
     draw_response(out, found)
-    n = grid.u.size
-    i, j = (_whole(part, "--cells") for part in cells.split(",", 1)) if cells else (n // 8, 3 * n // 4)
     there, back = reciprocity(grid, i, j)
     raw, effective = asymmetry(found.raw), asymmetry(found.effective)
     click.echo(f"asymmetry: raw Jacobian {raw:.3f}, effective response {effective:.1e}")
@@ -174,9 +181,22 @@ def _sheet(size: str) -> tuple[int, int]:
 
 def _whole(text: str, option: str) -> int:
     try:
-        return int(text)
+        number = int(text)
     except ValueError:
         raise EqkernelError(f"{option} {text!r} is not a whole number") from None
+    if number > LARGEST:
+        raise EqkernelError(f"{option} {text!r}: choose at most {LARGEST:,}")
+    return number
+
+
+def _pair(text: str | None, n: int) -> tuple[int, int]:
+    """Two cells of a field of n."""
+    if text is None:
+        return n // 8, 3 * n // 4
+    pair = [_whole(part, "--cells") for part in text.split(",")]
+    if len(pair) != 2 or not all(0 <= cell < n for cell in pair):
+        raise EqkernelError(f"--cells {text!r}: give two of the field's cells, 0 to {n - 1}, like 3,{n - 1}")
+    return pair[0], pair[1]
 
 
 def _numbers(text: str, count: int, option: str) -> list[float]:

@@ -1,8 +1,10 @@
-"""What several commands share: options, the names of classes, a folder for results."""
+"""What several commands share: options, the names of classes, reading weights, and keeping them in a folder."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from importlib.resources import as_file, files
 from pathlib import Path
 from tempfile import TemporaryFile
 
@@ -10,9 +12,12 @@ import click
 
 from .backends import BACKENDS
 from .errors import EqkernelError
+from .interop import to_host
+from .network import Network
 
 DIGITS = tuple("0123456789")
 CLOTHES = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot")
+LARGEST = 10**8  # neurons of a layer, cells of a side: numbers beyond it overflow in NumPy before memory ends
 
 
 def choice(names: Iterable[str]) -> click.Choice:
@@ -25,7 +30,7 @@ BACKEND = click.option("--backend", type=choice(["auto", *BACKENDS]), default="a
 DATA = click.option(
     "--data", "place", type=FOLDER, help="Folder of the data set; else $EQKERNEL_DATA, else it is downloaded."
 )
-THREADS = click.option("--threads", type=click.IntRange(1), help="Threads of the kernels.")
+THREADS = click.option("--threads", type=click.IntRange(1, 1024), help="Threads of the kernels.")
 SEED = click.option(
     "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of weights and shuffles."
 )
@@ -42,3 +47,38 @@ def prepare(out: Path) -> None:
         TemporaryFile(dir=out).close()
     except OSError as error:
         raise EqkernelError(f"cannot write into {out}: {error.strerror}; name another --out") from error
+
+
+def read(weights: Path, backend: str) -> Network:
+    """The network of a weight file, or the shipped one if that is "pretrained"; float64 where the backend needs it."""
+    dtype = "float64" if backend == "reference" else None
+    if str(weights) != "pretrained" or weights.exists():
+        return Network.load(weights, backend, dtype)
+    with as_file(files(__package__) / "weights" / "cortex_conv_mnist.safetensors") as shipped:
+        return Network.load(shipped, backend, dtype)
+
+
+class Interrupted(Exception):
+    """A training was interrupted; the message says where its weights are."""
+
+
+@contextmanager
+def kept(net: Network, run: int, out: Path) -> Iterator[None]:
+    """Around the training of run 0, 1, ...: whatever comes later, the weights of run 0 are in the folder `out`.
+
+    Those of an interrupted one get a file of their own: what an earlier training left stays as it is.
+    """
+    start = to_host(net.buffer).copy()
+    try:
+        yield
+    except KeyboardInterrupt:
+        if run:
+            weights = out / "weights.safetensors"
+            raise Interrupted(f"interrupted; the first seed's weights, fully trained, are in {weights}") from None
+        if (to_host(net.buffer) == start).all():
+            raise
+        weights = out / "interrupted.safetensors"
+        net.save(weights)
+        raise Interrupted(f"interrupted; the weights as they were at this moment are in {weights}") from None
+    if not run:
+        net.save(out / "weights.safetensors")

@@ -53,6 +53,19 @@ def progress_of(runs: int, epochs: int, batches: int) -> Iterator[Callable[[int]
         yield callback
 
 
+@contextmanager
+def telling(seeds: Sequence[int], held_out: str) -> Iterator[list[History]]:
+    """Yields a list for the histories; at the end prints those it holds, whatever has happened to runs after them."""
+    histories: list[History] = []
+    try:
+        yield histories
+    finally:
+        if histories:
+            console = Console()
+            console.print(results(seeds[: len(histories)], histories, held_out))
+            console.print(summary(histories, held_out), style="bold", highlight=False)
+
+
 def results(seeds: Sequence[int], histories: Sequence[History], held_out: str) -> Table:
     """A row for each seed, after its last epoch; unsettled batches are counted over all epochs."""
     table = Table(box=SIMPLE, show_edge=False, pad_edge=False)

@@ -1,6 +1,7 @@
 """The command line does what its options say, tells every error in one line, and never leaves half a file."""
 
 import errno
+import os
 import re
 import resource
 import subprocess
@@ -13,7 +14,7 @@ from compiled import FASTEST
 from matplotlib.figure import Figure
 from PIL import Image
 
-from eqkernel import SCHEDULES, Adam, Momentum, Network, __version__, cli, doctor, predict
+from eqkernel import SCHEDULES, Adam, Momentum, Network, __version__, cli, cli_conv, doctor, predict
 from eqkernel.backends import unavailable
 from eqkernel.data import load_digits
 
@@ -314,6 +315,122 @@ def test_an_interrupted_training_leaves_the_old_files(trained, tmp_path, monkeyp
     result = run("train", "digits", *SMALL, "--out", tmp_path)
     assert result.exit_code == 130 and result.stderr.strip().endswith("interrupted")
     assert contents(tmp_path) == before
+
+
+def interrupt(monkeypatch, module, run, epoch):
+    """Ctrl-C comes in that run, 0 the first, as soon as that epoch begins."""
+    fit, nets = module.fit, []
+
+    def interrupted(net, x, y, *, callback, **options):
+        nets.append(net)
+
+        def show(now):
+            callback(now)
+            if (len(nets), now.number) == (run + 1, epoch):
+                raise KeyboardInterrupt
+
+        return fit(net, x, y, callback=show, **options)
+
+    monkeypatch.setattr(module, "fit", interrupted)
+    return nets
+
+
+def test_an_interrupt_saves_the_weights_of_the_moment_beside_the_old_files(trained, tmp_path, monkeypatch):
+    before = copy_of(trained, tmp_path)
+    nets = interrupt(monkeypatch, cli, run=0, epoch=2)
+    result = run("train", "digits", *SMALL, "--seed", "1", "--out", tmp_path)
+    saved = tmp_path / "interrupted.safetensors"
+    assert result.exit_code == 130 and not result.stdout
+    assert f"interrupted; the weights as they were at this moment are in {saved}" in result.stderr.splitlines()[-1]
+    assert (Network.load(saved).buffer == nets[0].buffer).all() and Network.load(saved).seed == 1
+    saved.unlink()
+    assert contents(tmp_path) == before
+
+
+def test_an_interrupt_of_a_later_seed_keeps_the_first_and_its_row(tmp_path, monkeypatch):
+    nets = interrupt(monkeypatch, cli, run=1, epoch=1)
+    result = run("train", "digits", *SMALL, "--seeds", "3", "--out", tmp_path)
+    assert result.exit_code == 130 and "the first seed's weights, fully trained" in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["weights.safetensors"]
+    assert (Network.load(tmp_path / "weights.safetensors").buffer == nets[0].buffer).all()
+    assert [line.split()[0] for line in result.stdout.splitlines() if "/" in line and "%" in line] == ["0"]
+
+
+def test_an_interrupt_saves_networks_of_convolutions_too(tmp_path, monkeypatch):
+    blank = np.zeros((40, 784), np.float32), np.arange(40) % 10
+    monkeypatch.setitem(cli_conv.SETS, "mnist", (lambda place: blank * 2, cli_conv.DIGITS))
+    nets = interrupt(monkeypatch, cli_conv, run=0, epoch=2)
+    result = run("train", "cortex-conv", "--batch", "20", "--out", tmp_path)
+    assert result.exit_code == 130, result.output
+    assert (Network.load(tmp_path / "interrupted.safetensors").buffer == nets[0].buffer).all()
+
+
+def command(*args, **streams):
+    code = "from eqkernel.cli import main; main()"
+    words = [sys.executable, "-c", code, *map(str, args)]
+    return subprocess.Popen(words, stderr=subprocess.PIPE, text=True, **streams)
+
+
+def test_a_training_whose_output_nobody_reads_is_saved(tmp_path):
+    with command("train", "digits", *SMALL, "--epochs", "1", "--out", tmp_path, stdout=subprocess.PIPE) as child:
+        child.stdout.close()
+        told = child.stderr.read()
+    assert child.returncode == 1 and all("epoch" in line for line in told.splitlines())
+    assert contents(tmp_path).keys() == {"training.png", "weights.safetensors"}
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
+def test_output_that_cannot_be_written_is_one_line_and_the_training_is_saved(tmp_path):
+    options = *SMALL, "--epochs", "1", "--out", tmp_path
+    with open("/dev/full", "w") as full, command("train", "digits", *options, stdout=full) as child:
+        *bars, line = child.stderr.read().splitlines()
+    assert child.returncode == 1 and all("epoch" in bar for bar in bars)
+    assert line == "eqkernel: cannot write to standard output: No space left on device"
+    assert contents(tmp_path).keys() == {"training.png", "weights.safetensors"}
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ("train digits --hidden 100000000000", "100,000,000 neurons at most"),
+        ("train digits --hidden 50000000,50000000", "not enough memory: .*a smaller --hidden"),
+        ("train digits --hidden 4 --free-steps 1000000000000000000000", "a number among the options is too large"),
+        ("train digits --threads 999999", "'--threads': 999999 is not in the range"),
+        ("train digits --data nowhere", "leave out --data"),
+        ("field --size 1000000x1000000", "not enough memory: .*--size"),
+        ("field --size 10000000000000000000000x3", "choose at most 100,000,000"),
+        ("field --threads 999999", "'--threads': 999999 is not in the range"),
+        ("response --size 10x10 --cells 1", "--cells '1': give two of the field's cells, 0 to 99"),
+        ("response --cells 99,-1", "--cells '99,-1': give two of the field's cells, 0 to 39"),
+        ("march --layers 100000", "take too long, at most 2,000"),
+        ("march --kappa 1e-12", "take too long, at most 2,000"),
+        ("march --kappa 1e-300", "take too long, at most 2,000"),
+        ("march --digits 100000 --layers 9", "take too long, at most 2,000"),
+        ("train cortex-conv --model dense --adaptation 0.3", "leave out --adaptation"),
+        ("train cortex-conv --neuron raw --from pretrained", "--from pretrained: .* are not those of this command"),
+        ("train cortex-conv --model dense --from pretrained", "--from pretrained: .* are not those of this command"),
+        ("train cortex-conv --adaptation 0.3 --from pretrained", "--from pretrained: .* are not those"),
+        ("train conv-hopfield --from pretrained", "--from pretrained: .* are not those of this command"),
+    ],
+)
+def test_what_is_too_large_or_would_be_ignored_is_refused_in_one_line(tmp_path, monkeypatch, args, message):
+    blank = np.zeros((4, 784), np.float32), np.arange(4)
+    monkeypatch.setitem(cli_conv.SETS, "mnist", (lambda place: blank * 2, cli_conv.DIGITS))
+    monkeypatch.chdir(tmp_path)
+    result = run(*args.split())
+    (line,) = result.stderr.strip().splitlines()  # no bar: nothing has begun
+    assert result.exit_code == 2 and re.search(message, line), line
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_shipped_weights_run_on_the_reference(tmp_path):
+    np.save(tmp_path / "blank.npy", np.zeros((28, 28)))
+    results = [
+        run("predict", "pretrained", "--image", tmp_path / "blank.npy", "--backend", name)
+        for name in ("auto", "reference")
+    ]
+    assert [result.exit_code for result in results] == [0, 0], results[1].output
+    assert results[0].stdout[:-10] == results[1].stdout[:-10]
 
 
 def test_doctor_names_what_it_found_and_fails_on_a_backend_that_disagrees(monkeypatch):
