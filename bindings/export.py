@@ -12,7 +12,7 @@ from ..connections import Conv
 from ..errors import EqkernelError
 from ..neurons import find_neuron
 from ..schedules import FORMS, NUDGES, ORDERS
-from ..weightfile import replacing
+from ..weightfile import finite_parameters, replacing
 
 if TYPE_CHECKING:
     from ..network import Network
@@ -59,8 +59,10 @@ def layers_of(network: Network) -> NDArray | None:
 def export_c(network: Network, path: str | PathLike[str]) -> None:
     """Write `network` as a C header: NET_LAYERS, NET_COUNT, NET_PARAMETERS, NET_PARAMETER_COUNT, NET_SCHEDULE.
 
-    Numbers are written in full precision. EqkernelError for a network that the C library does not settle.
+    Numbers are written in full precision. EqkernelError for a network that the C library does not settle, or whose
+    parameters are not finite.
     """
+    finite_parameters(network, "export")
     layers = layers_of(network)
     if layers is None:
         raise EqkernelError("the C library settles layers in a chain, with biases and lateral connections")

@@ -36,7 +36,7 @@ class Workspace(layered.Workspace):
         self._views = {}
         self._schedule: Schedule | None = None
         self._moments: list[NDArray] | None = None
-        self.run, self._kind = functions(self.dtype), POINTER[self.dtype]
+        self.run = functions(self.dtype)
         self.layers, self.parameters = layers, parameters
         job = self.job = ffi.new(f"eqk_job_{SUFFIX[self.dtype]} *")
         job.version, job.variant, job.batch = lib.EQK_ABI_VERSION, variant(), batch
@@ -58,7 +58,7 @@ class Workspace(layered.Workspace):
 
     def pointer(self, array: NDArray) -> Any:
         """Where an array of the network's type begins."""
-        return ffi.from_buffer(self._kind, array)
+        return pointer(array, self.dtype)
 
     def with_own_results(self) -> Workspace:
         """A workspace that shares all but the arrays a nudged phase returns."""
@@ -111,6 +111,13 @@ class Workspace(layered.Workspace):
         if (size := self.run.update_workspace(self.job, parts)) > self.memory.size:
             self.memory = np.zeros(size, np.uint8)
             self.job.work, self.job.work_size = ffi.from_buffer(self.memory), size
+
+
+def pointer(array: NDArray, dtype: np.dtype) -> Any:
+    """Where an array of `dtype` begins; EqkernelError for one of another type, which a pointer would misread."""
+    if array.dtype != dtype:
+        raise EqkernelError(f"the C library was given an array of {array.dtype} for one of {dtype}")
+    return ffi.from_buffer(POINTER[dtype], array)
 
 
 def _row(size: int, dtype: np.dtype) -> NDArray:
@@ -237,19 +244,18 @@ class Layered(layered.Layered):
         if rule == lib.EQK_GRADIENT:
             theta[...] = self.network.buffer  # a gradient replaces the weights that tell which places win
         job = ffi.new(f"eqk_job_{SUFFIX[dtype]} *")
-        pointer = lambda array: ffi.from_buffer(POINTER[dtype], array)  # noqa: E731
         flat = layered._flat(mean), layered._flat(difference)
         x = mean[0]
-        job.version, job.variant, job.batch, job.x = lib.EQK_ABI_VERSION, variant(), len(x), pointer(x)
+        job.version, job.variant, job.batch, job.x = lib.EQK_ABI_VERSION, variant(), len(x), pointer(x, dtype)
         job.layers, job.count = ffi.from_buffer("eqk_layer[]", self.layers), len(self.layers)
-        job.parameters, job.parameter_count = pointer(theta), theta.size
-        job.mean, job.difference = map(pointer, flat)
+        job.parameters, job.parameter_count = pointer(theta, dtype), theta.size
+        job.mean, job.difference = (pointer(states, dtype) for states in flat)
         job.schedule.gamma = schedule.gamma
         fill_optimiser(job, rule, rates, hyper)
         if first.size:
-            job.first = pointer(first)
+            job.first = pointer(first, dtype)
         if second.size:
-            job.second = pointer(second)
+            job.second = pointer(second, dtype)
         if (size := run.update_workspace(job, get_threads())) > self._rooms.size:
             self._rooms = np.empty(size, np.uint8)
         job.work, job.work_size = ffi.from_buffer(self._rooms), self._rooms.size

@@ -107,4 +107,7 @@ def writes(array: NDArray) -> Any:
 
 
 if chosen := os.environ.get("EQKERNEL_C_VARIANT"):
-    use_variant(chosen)
+    try:
+        use_variant(chosen)
+    except EqkernelError as error:
+        raise EqkernelError(f"EQKERNEL_C_VARIANT={chosen}: {error}") from None

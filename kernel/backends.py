@@ -84,7 +84,7 @@ def choose(name: str, network: Network) -> str:
             if unavailable(other) or not _preferred(module := load_backend(other)):
                 continue
             if lack := _lacks(other, network):
-                reasons.append(f"{other!r} has no {lack}")
+                reasons.append(f"{other!r} has no {lack[0]}")
             elif hasattr(module, "fused") and module.fused(network) is not None:
                 return other
             else:
@@ -93,9 +93,8 @@ def choose(name: str, network: Network) -> str:
             raise BackendError(f"no backend covers this network: {'; '.join(reasons)}")
         return first
     load_backend(name)
-    lacking = _lacks(name, network)
-    if lacking:
-        raise BackendError(f"backend {name!r} has no {lacking}: choose backend='auto'")
+    if lack := _lacks(name, network):
+        raise BackendError(f"backend {name!r} has no {lack[0]}: choose {lack[1]}")
     return name
 
 
@@ -109,10 +108,11 @@ def _preferred(module: ModuleType) -> bool:
     return module.preferred() if hasattr(module, "preferred") else True
 
 
-def _lacks(name: str, network: Network) -> str | None:
+def _lacks(name: str, network: Network) -> tuple[str, str] | None:
+    """What the backend lacks for the network, and what to choose instead; None if it has all."""
     for connection in network.connections:
         if verbs(name, connection.stem) is None:
-            return f"connection {connection.stem!r}"
+            return f"connection {connection.stem!r}", "backend='auto'"
     if name == "reference" and network.dtype != "float64":
-        return f"{network.dtype}, only float64"
+        return f"{network.dtype}, only float64", "dtype='float64'"
     return None

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from math import prod
+from math import isfinite, prod
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import EqkernelError, is_finite, lookup
+from .errors import DivergenceError, EqkernelError, is_finite, lookup
 from .geometry import ConvGeometry, conv_geometry
 from .interop import write
 
@@ -113,11 +113,13 @@ class Lateral(Connection):
         weight += weight.T
         return weight * (self.bound / 2 / np.linalg.norm(weight, 2))
 
+    @np.errstate(over="ignore", invalid="ignore")  # divergence shows in the norm
     def project(self, weight: NDArray, vectors: NDArray | None) -> NDArray:
         """Make W symmetric again (rounding) and scale it to |W|_2 <= bound, in place; returns its leading eigenvectors.
 
         Power iteration on a block of vectors, from where the last call ended. A single vector would stay with an
         eigenvalue that has just been overtaken, and with the bound at work many crowd at it.
+        Raises DivergenceError for weights that are not finite.
         """
         weight += weight.T.copy()
         weight *= weight.dtype.type(0.5)
@@ -129,7 +131,14 @@ class Lateral(Connection):
             iterations = 50
         for _ in range(iterations):
             vectors = np.linalg.qr(weight @ vectors)[0]
-        norm = float(np.linalg.norm(weight @ vectors, 2))
+        try:
+            norm = float(np.linalg.norm(weight @ vectors, 2))
+        except np.linalg.LinAlgError:  # singular values of what is not finite
+            norm = float("nan")
+        if not isfinite(norm):
+            raise DivergenceError(
+                f"the weights of connection {self.name} are no longer finite: lower the learning rate"
+            )
         if norm > self.bound:
             weight *= weight.dtype.type(self.bound / norm)
         return vectors

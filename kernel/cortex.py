@@ -97,5 +97,7 @@ def modulated(
 ) -> Nudged:
     """The nudged states that synapses learn from: adjusted and rewarded, where that is asked for."""
     if adjustment is not None:
+        if not isinstance(adjustment, Adjustment):
+            raise EqkernelError(f"adjustment must be an Adjustment(rate, steps), not {adjustment!r}")
         nudged = adjusted(network, free, nudged, adjustment)
     return nudged if reward is None else rewarded(network, free, y, nudged, reward)

@@ -52,7 +52,7 @@ class Cost(ABC):
         return target if target.flags.owndata and target is not y else target.copy()
 
     def shaped(self, y: ArrayLike, classes: int, dtype: DTypeLike) -> NDArray:
-        """As `targets`, but numbers may be anything, and a C-ordered array of the type comes back itself."""
+        """As `targets`, but numbers may be anything, and a C-ordered, aligned array of the type comes back itself."""
         try:
             y = np.asarray(y)
         except ValueError as error:
@@ -63,7 +63,7 @@ class Cost(ABC):
             return one_hot(y, classes, dtype)
         if y.ndim != 2 or y.shape[1] != classes:
             raise EqkernelError(f"y has shape {y.shape}: pass labels of shape (B,) or targets of shape (B, {classes})")
-        if y.dtype == dtype and y.flags.c_contiguous:
+        if y.dtype == dtype and y.flags.c_contiguous and y.flags.aligned:
             return y
         if y.dtype.kind not in "fiub":
             raise EqkernelError(f"y has type {y.dtype}: targets must be real numbers")

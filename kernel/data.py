@@ -10,13 +10,14 @@ or torchvision's). A folder that is passed is final: a set that is not there is 
 
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn import datasets
 
 from . import datafiles
-from .errors import EqkernelError
+from .errors import EqkernelError, as_array, is_finite, is_whole
 
 Split = tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]
 
@@ -63,27 +64,30 @@ def load_cifar10(folder: str | os.PathLike | None = None) -> Split:
     return _split(*datafiles.read_cifar10(folder))
 
 
-def batches(
-    x: NDArray, y: NDArray, size: int, seed: int | None, drop_last: bool = False
-) -> Iterator[tuple[NDArray, NDArray]]:
+def batches(x: Any, y: Any, size: int, seed: int | None, drop_last: bool = False) -> Iterator[tuple[NDArray, NDArray]]:
     """Pairs (x, y) of `size` rows that hold every row once, shuffled by `seed`; in order if it is None.
 
     The last pair may be smaller; `drop_last` leaves it out.
     """
-    if len(x) != len(y):
-        raise EqkernelError(f"x has {len(x)} rows and y has {len(y)}: they must be as many")
-    if size < 1:
-        raise EqkernelError(f"batch size is {size}: it must be at least 1")
+    x, y = _pair(x, y)
+    if not is_whole(size, 1):
+        raise EqkernelError(f"batch size is {size!r}: it must be a whole number of at least 1")
+    if seed is not None:
+        _check_seed(seed)
     rows = np.arange(len(x)) if seed is None else np.random.default_rng(seed).permutation(len(x))
     stop = len(rows) - len(rows) % size if drop_last else len(rows)
     parts = (rows[i : i + size] for i in range(0, stop, size))
     return ((x[part], y[part]) for part in parts)
 
 
-def validation_split(x: NDArray, y: NDArray, fraction: float = 0.1, seed: int = 0) -> Split:
+def validation_split(x: Any, y: Any, fraction: float = 0.1, seed: int = 0) -> Split:
     """(x, y, x_held, y_held): a `fraction` of each class, drawn by `seed`, is held out; y is labels (n,)."""
-    if not 0 < fraction < 1:
-        raise EqkernelError(f"validation fraction is {fraction}: it must lie between 0 and 1")
+    if not (is_finite(fraction) and 0 < fraction < 1):
+        raise EqkernelError(f"validation fraction is {fraction!r}: it must lie between 0 and 1")
+    x, y = _pair(x, y)
+    if y.ndim != 1:
+        raise EqkernelError(f"a validation split takes labels (n,), not y of shape {y.shape}")
+    _check_seed(seed)
     rng = np.random.default_rng(seed)
     held = np.zeros(len(y), bool)
     for label in np.unique(y):
@@ -113,6 +117,21 @@ def rings(n: int, classes: int, seed: int, noise: float = 0.01) -> tuple[NDArray
     angle = rng.uniform(0, 2 * np.pi, n)
     x = 0.5 + np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
     return np.clip(x, 0, 1).astype(np.float32), y
+
+
+def _pair(x: Any, y: Any) -> tuple[Any, Any]:
+    """x and y as arrays, whosever these are; EqkernelError unless they have as many rows."""
+    x, y = (a if hasattr(a, "shape") else as_array(name, a) for name, a in (("x", x), ("y", y)))
+    if not (len(x.shape) and len(y.shape)):
+        raise EqkernelError(f"x and y must have rows, not the shapes {tuple(x.shape)} and {tuple(y.shape)}")
+    if len(x) != len(y):
+        raise EqkernelError(f"x has {len(x)} rows and y has {len(y)}: they must be as many")
+    return x, y
+
+
+def _check_seed(seed: Any) -> None:
+    if not is_whole(seed, 0):
+        raise EqkernelError(f"seed must be a whole number of at least 0, not {seed!r}")
 
 
 def _split(x: NDArray, y: NDArray, x_test: NDArray, y_test: NDArray) -> Split:

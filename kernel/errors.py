@@ -34,11 +34,18 @@ def lookup(kind: str, name: object, table: Mapping[str, Entry]) -> Entry:
 
 
 def as_array(name: str, values: ArrayLike) -> NDArray:
-    """`values` as an array; EqkernelError if it has no rectangular shape."""
+    """`values` as an array; EqkernelError if they have no rectangular shape, or are a tensor that NumPy cannot read."""
     try:
         return np.asarray(values)
-    except ValueError as error:
-        raise EqkernelError(f"{name} is not a rectangular array: {error}") from None
+    except (ValueError, TypeError, RuntimeError) as error:  # of PyTorch: bfloat16, and what requires a gradient
+        raise EqkernelError(f"{name} cannot be read as an array: {error}") from None
+
+
+def as_dtype(dtype: Any) -> np.dtype:
+    """The dtype of that name; EqkernelError unless it is "float32" or "float64"."""
+    if str(dtype) not in ("float32", "float64"):
+        raise EqkernelError(f"dtype must be 'float32' or 'float64', not {dtype!r}")
+    return np.dtype(dtype)
 
 
 def is_finite(value: Any) -> bool:

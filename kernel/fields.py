@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.fft import dctn, idctn, irfftn, rfftn
 
 from .backends import fastest, verbs
-from .errors import DivergenceError, EqkernelError, lookup
+from .errors import DivergenceError, EqkernelError, is_finite, is_whole, lookup
 from .reference.diffusion import BEYOND
 from .reference.field import Constants, rates
 
@@ -55,13 +55,15 @@ class FitzHughNagumo:
         self.shape = _shape(shape)
         given = {"Du": Du, "Dv": Dv, "eps": eps, "alpha": alpha, "beta": beta, "dx": dx, "noise": noise}
         for name, value in given.items():
-            if not np.isfinite(value):
-                raise EqkernelError(f"{name} must be a finite number, not {value}")
+            if not is_finite(value):
+                raise EqkernelError(f"{name} must be a finite number, not {value!r}")
             if name in ("Du", "Dv", "noise") and value < 0:
                 what = "a standard deviation" if name == "noise" else "diffusion"
                 raise EqkernelError(f"{name} must not be negative: {what} of {value} does not exist")
             if name in ("eps", "alpha", "dx") and value <= 0:
                 raise EqkernelError(f"{name} must be positive, not {value}")
+        if not is_whole(seed, 0):
+            raise EqkernelError(f"seed must be a whole number of at least 0, not {seed!r}")
         lookup("boundary", boundary, BEYOND)
         if str(dtype) not in ("float32", "float64"):
             raise EqkernelError(f"a field is float32 or float64, not {dtype}")
@@ -71,8 +73,8 @@ class FitzHughNagumo:
 
         self.limits = self._limits()
         self.dt = 0.9 * self.dt_limit if dt is None else dt
-        if not 0 < self.dt < np.inf:
-            raise EqkernelError(f"dt must be positive and finite, not {self.dt}")
+        if not (is_finite(self.dt) and self.dt > 0):
+            raise EqkernelError(f"dt must be positive and finite, not {self.dt!r}")
         for name, (limit, remedy) in self.limits.items():
             if self.dt > limit:
                 raise EqkernelError(
@@ -122,7 +124,7 @@ class FitzHughNagumo:
 
     def step(self, n: int = 1) -> None:
         """n steps of time dt. Raises DivergenceError if the field is no longer finite; it is lost then."""
-        if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 0:
+        if not is_whole(n, 0):
             raise EqkernelError(f"the number of steps must be a whole number of at least 0, not {n!r}")
         largest = self._kernels.advance(self._state, self._spare, int(n), self.constants, self.boundary)
         self.time += n * self.dt
@@ -137,9 +139,9 @@ class FitzHughNagumo:
 
         Raises EqkernelError if the disc holds no cell or a number is not finite.
         """
-        if not np.isfinite([x, y, radius, value]).all():
+        if not all(map(is_finite, (x, y, radius, value))):
             raise EqkernelError(
-                f"a poke needs finite numbers, not x = {x}, y = {y}, radius = {radius}, value = {value}"
+                f"a poke needs finite numbers, not x = {x!r}, y = {y!r}, radius = {radius!r}, value = {value!r}"
             )
         rows, columns = self.shape if len(self.shape) == 2 else (1, *self.shape)
         down, across = (abs(np.arange(n) - at) for n, at in ((rows, y), (columns, x)))
@@ -232,11 +234,11 @@ class FitzHughNagumo:
 
 
 def _shape(shape: int | Sequence[int]) -> tuple[int, ...]:
-    sides: tuple[Any, ...] = (shape,) if isinstance(shape, int | np.integer) else tuple(shape)
+    sides: tuple[Any, ...] = tuple(shape) if isinstance(shape, Iterable) else (shape,)
     if len(sides) not in (1, 2):
         raise EqkernelError(f"a field is a line (N,) or a sheet (H, W), not of shape {sides}")
     for side in sides:
-        if isinstance(side, bool) or not isinstance(side, int | np.integer) or side < 3:
+        if not is_whole(side, 3):
             raise EqkernelError(f"a grid needs at least 3 cells on every side, a whole number: not {side!r} of {sides}")
     return tuple(int(side) for side in sides)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -66,12 +67,53 @@ def to_network(network: Network, name: str, array: Any) -> Any:
 
 
 def resident(network: Network, given: Any) -> Any:
-    """An array, or a list of them, on the device if the network is, so that all that follows stays there."""
-    if network.arrays is np:
-        return given
-    if isinstance(given, list):
-        return [to_network(network, "state", array) for array in given]
-    return to_network(network, "x", given)
+    """An array on the device if the network is, so that all that follows stays there."""
+    return given if network.arrays is np else to_network(network, "x", given)
+
+
+def laid_out(name: str, array: NDArray, dtype: np.dtype) -> NDArray:
+    """A host array in a type, C-contiguous and aligned, as kernels read it: itself, where it is so already.
+
+    What overflows the type becomes an infinity. Raises EqkernelError for one that is not of real numbers.
+    """
+    flags = array.flags
+    if array.dtype == dtype and flags.c_contiguous and flags.aligned:
+        return array
+    if array.dtype.kind not in "fiub":
+        raise EqkernelError(f"{name} has type {array.dtype}: it must hold real numbers")
+    with np.errstate(over="ignore"):
+        return np.require(array, dtype, ["C", "A"])
+
+
+def states_of(network: Network, **given: list[Any]) -> list[list[Any]]:
+    """Lists of states, (B, n_l) for every layer l, where the network computes, in its type and C-contiguous.
+
+    Raises EqkernelError for an array of another shape: of another network, or of another batch than the first.
+    """
+    lists: list[list[Any]] = []
+    batch = 0
+    for name, states in given.items():
+        if len(states) != len(network.sizes):
+            raise EqkernelError(f"{name} has {len(states)} states: this network has {len(network.sizes)} layers")
+        lists.append([])
+        for layer, (array, n) in enumerate(zip(states, network.sizes, strict=True)):
+            label = f"{name}[{layer}]"
+            array = to_network(network, label, array)
+            if network.arrays is np:
+                array = laid_out(label, as_array(label, array), network.dtype)
+            batch = batch or (array.shape or (0,))[0]
+            if not batch or array.shape != (batch, n):
+                raise EqkernelError(f"{label} has shape {array.shape}: this network takes ({batch or 'B'}, {n})")
+            lists[-1].append(array)
+    return lists
+
+
+def turn_of(network: Network) -> AbstractContextManager[Any]:
+    """A context that one thread at a time is in: in it the memory that the network's engine works in is its own."""
+    try:
+        return network.engine.turn
+    except AttributeError:  # its first
+        return vars(network.engine).setdefault("turn", RLock())
 
 
 def returner(network: Network, given: Any) -> Return:
@@ -109,7 +151,7 @@ def targets_of(network: Network, y: Any) -> Any:
     classes = network.sizes[-1]
     if not on_device(y):
         target = network.cost.targets(y, classes, network.dtype)
-        return target if network.arrays is np else network.arrays.asarray(target)
+        return laid_out("y", target, network.dtype) if network.arrays is np else network.arrays.asarray(target)
     to_network(network, "y", y[:0])  # refuses where it must
     if not isinstance(y, network.arrays.ndarray):
         y = network.arrays.from_dlpack(y)

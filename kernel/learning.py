@@ -6,6 +6,9 @@
 
 If Phi is what the connections contribute to the energy, dL/dW = -[dPhi/dW(s+) - dPhi/dW(s-)] / (2 beta), averaged over
 the batch: nothing is propagated through a stored graph.
+
+Threads may share a network: calls on it take turns, and a result is the caller's own unless it was asked for with
+reuse=True, which the network's next call overwrites.
 """
 
 from __future__ import annotations
@@ -14,11 +17,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from .cortex import Adjustment, Reward, modulated
 from .errors import EqkernelError, is_whole
-from .interop import resident, returner, stream_of
+from .interop import resident, returner, states_of, stream_of, turn_of
 from .network import Network
 from .optimisers import SGD, Optimiser
 from .phases import Nudged, check_input, free_phase, measure, nudged_phase
-from .schedules import Schedule
+from .schedules import Schedule, is_normal, plan_of
 from .step import Step, step_at_once, summary
 
 
@@ -44,12 +47,9 @@ def train_step(
     if (lr is None) == (optimiser is None):
         raise EqkernelError("give train_step either lr (plain gradient descent) or an optimiser")
     optimiser = SGD(lr) if optimiser is None else optimiser  # type: ignore[arg-type]
-    if not isinstance(optimiser, Optimiser):
-        raise EqkernelError(
-            f"optimiser must be one of SGD, Momentum, Adam, Muon, AdaGO with its settings, not {optimiser!r}"
-        )
+    check_optimiser(network, optimiser)
 
-    with stream_of(network, x):
+    with turn_of(network), stream_of(network, x):
         x = resident(network, x)
         if reward is adjustment is None and (step := step_at_once(network, x, y, beta, optimiser, variant, schedule)):
             return step  # the phases below in one call of the engine, to the same result
@@ -64,12 +64,30 @@ def train_step(
 
 
 def hebbian_update(network: Network, nudged: Nudged, optimiser: Optimiser) -> None:
-    """One optimiser step on the Hebbian contrast of the nudged states, then the projection of bounded weights."""
-    with stream_of(network, nudged.mean[0]):
-        mean, difference = (resident(network, states) for states in (nudged.mean, nudged.difference))
-        network.engine.update(mean, difference, optimiser, nudged.schedule)
+    """One optimiser step on the Hebbian contrast of the nudged states, then the projection of bounded weights.
+
+    The states may be arrays of any layout and real type. Raises EqkernelError, before anything is changed, where they
+    are not (B, n_l) for every layer l; DivergenceError if bounded weights are no longer finite.
+    """
+    check_optimiser(network, optimiser)
+    if not isinstance(nudged, Nudged):
+        raise EqkernelError(f"nudged must be what nudged_phase returned, not {type(nudged).__name__}")
+    plan = plan_of(network, nudged.schedule)
+    with turn_of(network), stream_of(network, nudged.mean[0] if len(nudged.mean) else None):
+        mean, difference = states_of(network, mean=nudged.mean, difference=nudged.difference)
+        network.engine.update(mean, difference, optimiser, plan)
         network.project()
-    optimiser.steps += 1
+        optimiser.steps += 1
+
+
+def check_optimiser(network: Network, optimiser: Optimiser) -> None:
+    """EqkernelError for what is no optimiser, or has a learning rate that the network's type does not."""
+    if not isinstance(optimiser, Optimiser):
+        raise EqkernelError(
+            f"optimiser must be one of SGD, Momentum, Adam, Muon, AdaGO with its settings, not {optimiser!r}"
+        )
+    if not is_normal(optimiser.lr, network.dtype):
+        raise EqkernelError(f"lr={optimiser.lr!r} leaves {network.dtype}: choose one that training can use, as 0.01")
 
 
 def ep_gradient(
@@ -87,7 +105,7 @@ def ep_gradient(
     With a reward it is that of the mean of R(C) (see `eqkernel.cortex.Reward`).
     """
     back = returner(network, x)
-    with stream_of(network, x):
+    with turn_of(network), stream_of(network, x):
         free = free_phase(network, resident(network, x), schedule)
         nudged = nudged_phase(network, free, y, beta, variant, reuse=True)
         nudged = modulated(network, free, y, nudged, reward, adjustment)
@@ -102,7 +120,7 @@ def predict(network: Network, x: ArrayLike, *, output: bool = False, size: int =
     if not is_whole(size, 1):
         raise EqkernelError(f"size must be a whole number of at least 1, not {size!r}")
     back = returner(network, x)
-    with stream_of(network, x):
+    with turn_of(network), stream_of(network, x):
         x = check_input(network, x)
         outputs = network.arrays.empty((len(x), network.sizes[-1]), network.dtype)
         for first in range(0, len(x), size):

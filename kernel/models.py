@@ -12,7 +12,7 @@ from scipy.sparse.linalg import eigsh
 
 from .connections import Bias, Conv, Dense
 from .costs import Cost, CrossEntropy, find_cost
-from .errors import EqkernelError, lookup
+from .errors import EqkernelError, is_finite, lookup
 from .interop import to_host, write
 from .network import Layer, Network
 from .schedules import SCHEDULES, Schedule
@@ -111,6 +111,9 @@ def fhn(
     `schedule` is any, such as KENDALL; `options` are those of Network: dtype, backend, seed.
     Raises EqkernelError if the layers are coupled so strongly that the equilibrium need not be unique.
     """
+    for name, value in {"gain": gain, "input_gain": input_gain, "output_gain": output_gain}.items():
+        if value is not None and not is_finite(value):
+            raise EqkernelError(f"{name} must be a finite number, not {value!r}")
     output = None if isinstance(find_cost(cost), CrossEntropy) else "fhn"
     net = Network.dense(*sizes, neuron="fhn", output=output, cost=cost, schedule=schedule, **options)
     gains = [gain] * (len(sizes) - 1)

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 from os import PathLike
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from . import weightfile
 from .alignment import LINE, aligned
 from .backends import choose, load_backend
 from .connections import Bias, Connection, Dense, Lateral
 from .costs import Cost, CrossEntropy, find_cost
-from .errors import EqkernelError, is_finite, is_whole
+from .errors import EqkernelError, as_dtype, is_finite, is_whole
+from .interop import to_host, write
 from .neurons import find_neuron
 from .relaxation import Relaxation
 from .schedules import Schedule, find_schedule
@@ -61,6 +62,18 @@ class Layer:
         return self.size if isinstance(self.size, tuple) else (int(self.size),)
 
 
+class Parameters(tuple[NDArray, ...]):
+    """Views of one buffer. To set one is to write its numbers: an array of its shape, or one number for all."""
+
+    def __setitem__(self, index: SupportsIndex, values: ArrayLike) -> None:
+        if np.shape(values) not in ((), self[index].shape):
+            raise EqkernelError(f"parameter {index} has shape {self[index].shape}, not {np.shape(values)}")
+        write(self[index], to_host(values))
+
+
+FIXED = {"layers", "connections", "cost", "dtype", "backend", "buffer", "parameters"}  # what an engine is built on
+
+
 class Network:
     """Layers 0..L (0 is the clamped input) and the connections between them.
 
@@ -69,11 +82,12 @@ class Network:
     cost          "cross-entropy", "squared-error" or "binary-cross-entropy" (a last layer of sigmoids)
     schedule      a name of SCHEDULES or a Schedule; it holds the feedback gain gamma, so it is part of the model
     dtype         "float32" or "float64"
-    backend       "auto", "cpu", "reference" or "cuda"
+    backend       "auto", "c", "cpu", "reference" or "cuda"
 
     Attributes: parameters (one array a connection, all views of the flat `buffer`; on backend "cuda" they lie on the
     device), top (the layer that is nudged), arrays (the namespace of these arrays: numpy, or cupy), engine (who runs
-    the phases: fused kernels where the backend has them, else the verbs).
+    the phases: fused kernels where the backend has them, else the verbs). The schedule may be set, also by its name;
+    layers, connections, cost, dtype and backend may not. A network can be copied and pickled; its engine is built anew.
     Raises EqkernelError for a topology that has no equilibrium propagation, naming the layer or connection.
     """
 
@@ -87,13 +101,12 @@ class Network:
         backend: str = "auto",
         seed: int = 0,
     ) -> None:
-        self.layers, self.connections = tuple(layers), tuple(connections)
+        self.layers: tuple[Layer, ...] = _all(layers, Layer, "Network.dense takes sizes")
+        self.connections: tuple[Connection, ...] = _all(connections, Connection, "as Dense(0, 1) is one")
         self.cost, self.schedule, self.seed = find_cost(cost), find_schedule(schedule), seed
-        if str(dtype) not in ("float32", "float64"):
-            raise EqkernelError(f"dtype must be 'float32' or 'float64', not {dtype!r}")
         if not is_whole(seed, 0):
             raise EqkernelError(f"seed must be a whole number of at least 0, not {seed!r}")
-        self.dtype = np.dtype(dtype)
+        self.dtype = as_dtype(dtype)
         self._check()
         self.top = len(self.layers) - (2 if self.has_readout else 1)
         shapes = [connection.shape(self.shapes) for connection in self.connections]
@@ -101,10 +114,7 @@ class Network:
         starts = np.cumsum([0] + [-(-int(np.prod(shape)) // line) * line for shape in shapes])
         self.offsets = [int(start) for start in starts[:-1]]
         self.buffer = aligned(1, int(starts[-1]), self.dtype)[0]
-        self.parameters: list[NDArray] = [
-            self.buffer[at : at + int(np.prod(shape))].reshape(shape)
-            for at, shape in zip(self.offsets, shapes, strict=True)
-        ]
+        self.parameters = self._views(shapes)
         rng = np.random.default_rng(seed)
         for parameter, connection in zip(self.parameters, self.connections, strict=True):
             parameter[...] = connection.initial(self.shapes, rng)
@@ -114,13 +124,22 @@ class Network:
         self.arrays: Any = module.namespace() if hasattr(module, "namespace") else np
         if self.arrays is not np:
             self.buffer = self.arrays.asarray(self.buffer)
-            self.parameters = [
-                self.buffer[at : at + int(np.prod(shape))].reshape(shape)
-                for at, shape in zip(self.offsets, shapes, strict=True)
-            ]
+            self.parameters = self._views(shapes)
         fused = module.fused(self) if hasattr(module, "fused") else None
         self.engine: Any = fused or Relaxation(self, self.backend)
         self.warned = False
+        self.planned: Schedule | None = None  # the schedule that was last found to suit
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """A schedule may be set by its name; what the engine was built on may not be set."""
+        if name in FIXED and "engine" in vars(self) and value is not getattr(self, name):  # net.buffer *= 2 sets itself
+            raise AttributeError(f"the {name} of a network cannot be set: make another, or Network.load(path, ...)")
+        super().__setattr__(name, find_schedule(value) if name == "schedule" else value)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        description = self.layers, self.connections, self.cost, self.schedule, self.dtype.name, self.backend, self.seed
+        vectors = [None if v is None else to_host(v) for v in self._vectors]
+        return _restored, (type(self), description, to_host(self.buffer), vectors, self.warned)
 
     @classmethod
     def dense(
@@ -182,28 +201,39 @@ class Network:
         """
         return -1.0 if connection.post > self.top else -(schedule.gamma ** (connection.post - self.top))
 
+    def _views(self, shapes: Sequence[tuple[int, ...]]) -> Parameters:
+        """The parts of the buffer that are parameters of these shapes."""
+        places = zip(self.offsets, shapes, strict=True)
+        return Parameters(self.buffer[at : at + prod(shape)].reshape(shape) for at, shape in places)
+
     def project(self) -> None:
         """Bring the parameters back into their allowed sets (lateral connections: |W|_2 <= bound)."""
         for i, connection in enumerate(self.connections):
             self._vectors[i] = connection.project(self.parameters[i], self._vectors[i])
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write topology, schedule and parameters to a safetensors file, whole or not at all."""
+        """Write topology, schedule and parameters to a safetensors file, whole or not at all.
+
+        EqkernelError for parameters that are not finite, or a path that is not a file's or cannot be written.
+        """
         weightfile.save_network(self, path)
 
     def export_c(self, path: str | PathLike[str]) -> None:
         """Write the network as a C header for the C library (docs/c.md), whole or not at all.
 
-        EqkernelError for a topology that the library does not settle, or a path that cannot be written.
+        EqkernelError for a topology that the library does not settle, and as `save`.
         """
         from .bindings.export import export_c
 
         export_c(self, path)
 
     @classmethod
-    def load(cls, path: str | PathLike[str], backend: str = "auto") -> Network:
-        """Read a network that `save` wrote; EqkernelError for a file that is missing, cut short or foreign."""
-        return weightfile.load_network(cls, path, backend)
+    def load(cls, path: str | PathLike[str], backend: str = "auto", dtype: str | None = None) -> Network:
+        """Read a network that `save` wrote, to compute in `dtype`, by default that of the file.
+
+        EqkernelError for a file that is missing, cut short or foreign, BackendError as for a new network.
+        """
+        return weightfile.load_network(cls, path, backend, dtype)
 
     def __repr__(self) -> str:
         sizes = "-".join("x".join(map(str, shape)) for shape in self.shapes)
@@ -233,6 +263,8 @@ class Network:
         names = set()
         for connection in self.connections:
             pre = connection.pre if connection.pre is not None else 0
+            if not all(isinstance(layer, int | np.integer) for layer in (pre, connection.post)):
+                raise EqkernelError(f"{connection!r} must name layers by their numbers, 0..{last}")
             if not 0 <= pre <= connection.post <= last or connection.post == 0:
                 raise EqkernelError(
                     f"connection {connection.name} must run from a layer in 0..{last} to one above it or its own"
@@ -247,6 +279,26 @@ class Network:
         for index in range(1, last + 1):
             if not any(c.post == index and c.pre not in (None, index) for c in self.connections):
                 raise EqkernelError(f"layer {index} has no connection from a layer below it")
+
+
+def _all(given: Any, kind: type[Any], hint: str) -> tuple[Any, ...]:
+    """What is given as a tuple; EqkernelError unless every item is of this kind."""
+    items = tuple(given) if isinstance(given, Iterable) else (given,)
+    for item in items:
+        if not isinstance(item, kind):
+            raise EqkernelError(f"{kind.__name__.lower()}s must be a list of {kind.__name__}s, not of {item!r}: {hint}")
+    return items
+
+
+def _restored(
+    kind: type[Network], description: tuple[Any, ...], buffer: NDArray, vectors: list[NDArray | None], warned: bool
+) -> Network:
+    """The network that was copied or pickled."""
+    network = kind(*description)
+    write(network.buffer, buffer)
+    network._vectors = [None if v is None else network.arrays.asarray(v) for v in vectors]
+    network.warned = warned
+    return network
 
 
 def _layers(sizes: Sequence[int], neuron: str, output: str | None, cost: str | Cost) -> list[Layer]:

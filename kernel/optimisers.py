@@ -11,39 +11,52 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from functools import partial
 from math import cos, pi
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .alignment import aligned
 from .errors import EqkernelError, is_finite
+from .interop import to_host, write
 
 if TYPE_CHECKING:
     from .network import Network
 
 RateSchedule = Callable[[int], float]
+OTHERS = "this optimiser holds the moments of another network: give every network its own"
 
 
 def constant() -> RateSchedule:
     """A learning rate that does not change."""
-    return lambda step: 1.0
+    return _constant
 
 
 def cosine(total_steps: int, warmup: int = 0) -> RateSchedule:
     """A learning rate that falls from 1 to 0 over `total_steps` along half a cosine, after `warmup` steps of rising."""
-    if total_steps < 1:
-        raise EqkernelError(f"cosine needs at least one step, not {total_steps}")
-    if warmup < 0:
-        raise EqkernelError(f"warmup must be a number of at least 0, not {warmup}")
-    rise = 1 / max(1, warmup)
-    return lambda step: min(1.0, (step + 1) * rise) * 0.5 * (1 + cos(pi * min(step, total_steps) / total_steps))
+    if not (is_finite(total_steps) and total_steps >= 1):
+        raise EqkernelError(f"cosine needs at least one step, not {total_steps!r}")
+    if not (is_finite(warmup) and warmup >= 0):
+        raise EqkernelError(f"warmup must be a number of at least 0, not {warmup!r}")
+    return partial(_cosine, total_steps, 1 / max(1, warmup))
+
+
+# Functions of the module, so that an optimiser can be pickled.
+def _constant(step: int) -> float:
+    return 1.0
+
+
+def _cosine(total_steps: int, rise: float, step: int) -> float:
+    return min(1.0, (step + 1) * rise) * 0.5 * (1 + cos(pi * min(step, total_steps) / total_steps))
 
 
 class Optimiser:
     """An optimiser of one network: it holds its moments, flat arrays laid out as the network's buffer.
 
+    Once the network is gone it begins anew with another. A copy, or what was pickled, goes on with the first network of
+    the same size that it meets: the copy of the one it had.
     `rule` is the number by which the update kernels know it, None if they do not: backends then call `apply`.
     """
 
@@ -55,6 +68,8 @@ class Optimiser:
             raise EqkernelError(f"lr must be a positive number, not {lr!r}")
         if not (is_finite(weight_decay) and weight_decay >= 0):
             raise EqkernelError(f"weight_decay must be a number of at least 0, not {weight_decay!r}")
+        if not (schedule is None or callable(schedule)):
+            raise EqkernelError(f"schedule must be a function of the step, such as cosine(1000), not {schedule!r}")
         self.lr, self.weight_decay = lr, weight_decay
         self.schedule = schedule or constant()
         self.steps = 0
@@ -62,8 +77,11 @@ class Optimiser:
         self.state: list[NDArray] = []
 
     def rate(self) -> float:
-        """The learning rate of the step to come."""
-        return self.lr * self.schedule(self.steps)
+        """The learning rate of the step to come; EqkernelError if the schedule gives none."""
+        factor = self.schedule(self.steps)
+        if not is_finite(factor):
+            raise EqkernelError(f"schedule must give a number for every step, not {factor!r} for step {self.steps}")
+        return self.lr * factor
 
     def hyper(self) -> tuple[float, ...]:
         """The constants of the step to come, as `eqkernel.cpu.update.learn` takes them."""
@@ -72,13 +90,27 @@ class Optimiser:
     def moments_for(self, parameters: NDArray) -> list[NDArray]:
         """The two moment arrays (empty where unused) of the network whose flat buffer is `parameters`."""
         if self.owner is None or self.owner() is None:
-            self.owner = weakref.ref(parameters)
-            used = [parameters if i < self.moments else parameters[:0] for i in range(2)]
-            on_cpu = isinstance(parameters, np.ndarray)
-            self.state = [aligned(1, p.size, p.dtype)[0] if on_cpu else np.zeros_like(p) for p in used]
-        if self.moments and self.owner() is not parameters:
-            raise EqkernelError("this optimiser holds the moments of another network: give every network its own")
+            self._adopt(parameters)
+        if self.moments and self.owner() is not parameters:  # type: ignore[misc]
+            raise EqkernelError(OTHERS)
         return self.state
+
+    def _adopt(self, parameters: NDArray) -> None:
+        """Take a network, with the moments that a copy came with, else with new ones."""
+        used = [parameters if i < self.moments else parameters[:0] for i in range(2)]
+        on_cpu = isinstance(parameters, np.ndarray)
+        state = [aligned(1, p.size, p.dtype)[0] if on_cpu else np.zeros_like(p) for p in used]
+        if self.owner is None and self.state:
+            if [m.size for m in self.state] != [m.size for m in state]:
+                raise EqkernelError(OTHERS)
+            for mine, came in zip(state, self.state, strict=True):
+                write(mine, came)
+        elif self.owner is not None and self.moments:
+            self.steps = 0
+        self.owner, self.state = weakref.ref(parameters), state
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "owner": None, "state": [to_host(m) for m in self.state]}
 
     def has_moments_for(self, parameters: NDArray) -> bool:
         """Whether `moments_for` these would neither make moments nor refuse to."""
@@ -153,8 +185,9 @@ class Adam(Optimiser):
         schedule: RateSchedule | None = None,
     ) -> None:
         super().__init__(lr, weight_decay, schedule)
-        if not all(is_finite(b) and 0 <= b < 1 for b in betas):
-            raise EqkernelError(f"betas must lie in [0, 1), not {betas!r}")
+        pair = isinstance(betas, tuple | list) and len(betas) == 2
+        if not (pair and all(is_finite(b) and 0 <= b < 1 for b in betas)):
+            raise EqkernelError(f"betas must lie in [0, 1), two of them, not {betas!r}")
         if not (is_finite(eps) and eps > 0):
             raise EqkernelError(f"eps must be positive, not {eps!r}")
         self.betas, self.eps = betas, eps

@@ -12,9 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from .costs import Cost, check_target_finite
 from .errors import DivergenceError, EqkernelError, all_finite, as_array, is_finite, lookup
-from .interop import check_finite, on_device, returner, stream_of, targets_of, to_network
+from .interop import check_finite, laid_out, on_device, returner, stream_of, targets_of, to_network, turn_of
 from .outcomes import FIXED_STEPS, SETTLED, Outcome, UnsettledWarning, judge
-from .schedules import Schedule, find_schedule
+from .schedules import LEAST, Schedule, is_normal, plan_of
 
 if TYPE_CHECKING:
     from .network import Network
@@ -27,6 +27,7 @@ class Equilibrium(NamedTuple):
     """A settled state: state[l] (B, n_l) are the rates of layer l, state[0] the input, state[-1] the output.
 
     residual is the largest change of a rate in the last step; outcome says whether that counts as settled.
+    Nudged phases of its network start from `memory`, which belongs to `engine`; a copy or pickle has neither.
     """
 
     state: list[NDArray]
@@ -35,6 +36,10 @@ class Equilibrium(NamedTuple):
     outcome: Outcome
     schedule: Schedule
     memory: Any
+    engine: Any
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Equilibrium, (*self[:5], None, None)
 
     @property
     def output(self) -> NDArray:
@@ -67,11 +72,12 @@ def free_phase(
     EqkernelError for an x of wrong shape or with a NaN, DivergenceError if the state diverges; warns once for each
     network that does not settle.
     """
-    plan = network.schedule if schedule is None else find_schedule(schedule)
+    plan = plan_of(network, schedule)
     if network.arrays is np:
-        return _free(network, x, plan, reuse)
+        with turn_of(network):
+            return _free(network, x, plan, reuse)
     back = returner(network, x)
-    with stream_of(network, x):
+    with turn_of(network), stream_of(network, x):
         free = _free(network, x, plan, reuse)
         return free._replace(state=back(free.state))
 
@@ -92,7 +98,7 @@ def _equilibrium(network: Network, plan: Schedule, memory: Any, state: list[NDAr
         if on_device(state[0]):
             check_finite("x", state[0])
     outcome = judged(network, "free", settled, plan)
-    return Equilibrium(state, settled[0], settled[1], outcome, plan, memory)
+    return Equilibrium(state, settled[0], settled[1], outcome, plan, memory, network.engine)
 
 
 def nudged_phase(
@@ -109,14 +115,17 @@ def nudged_phase(
 
     y holds labels (B,) or targets (B, n_L). variant "centered" uses both signs (error O(beta^2)), "positive" and
     "negative" one of them and the free state (error O(beta)), carried as states whatever the schedule's form. Raises
-    as `free_phase`, and for a beta that is not positive.
+    as `free_phase`, for a beta that is not positive, and for a free state that is not this network's.
     """
-    check_nudge(beta, variant)
-    plan = free.schedule if schedule is None else find_schedule(schedule)
+    check_nudge(network, beta, variant)
+    if not isinstance(free, Equilibrium) or free.engine is not network.engine:
+        raise EqkernelError("free is not an equilibrium of this network: pass what its free_phase returned")
+    plan = plan_of(network, free.schedule if schedule is None else schedule)
     if network.arrays is np:
-        return _nudged(network, free, y, float(beta), variant, plan, reuse)
+        with turn_of(network):
+            return _nudged(network, free, y, float(beta), variant, plan, reuse)
     back = returner(network, free.state[0])
-    with stream_of(network, free.state[0]):
+    with turn_of(network), stream_of(network, free.state[0]):
         nudged = _nudged(network, free, y, float(beta), variant, plan, reuse)
         return nudged._replace(mean=back(nudged.mean), difference=back(nudged.difference))
 
@@ -156,13 +165,15 @@ def both_phases(
     """
     at_once = getattr(network.engine, "both", None)
     if at_once is None or not reuse:
-        free = free_phase(network, x, schedule, reuse=reuse)
-        return free, nudged_phase(network, free, y, beta, variant, reuse=reuse)
-    plan = network.schedule if schedule is None else find_schedule(schedule)
+        with turn_of(network):
+            free = free_phase(network, x, schedule, reuse=reuse)
+            return free, nudged_phase(network, free, y, beta, variant, reuse=reuse)
+    plan = plan_of(network, schedule)
     x = check_input(network, x)
-    check_nudge(beta, variant)
-    free, nudged = at_once(x, check_target(network, y, len(x)), float(beta), variant, plan)
-    return _equilibrium(network, plan, *free), _judged_nudged(network, plan, *nudged)
+    check_nudge(network, beta, variant)
+    with turn_of(network):
+        free, nudged = at_once(x, check_target(network, y, len(x)), float(beta), variant, plan)
+        return _equilibrium(network, plan, *free), _judged_nudged(network, plan, *nudged)
 
 
 def settle(
@@ -173,16 +184,21 @@ def settle(
     schedule: str | Schedule | None = None,
 ) -> Equilibrium:
     """The equilibrium at input x, and if beta is not 0 under the nudge beta towards y (beta may be negative)."""
-    free = free_phase(network, x, schedule)
-    if beta == 0:
-        return free
-    if y is None:
+    if not is_finite(beta):
+        raise EqkernelError(f"beta must be a number, of either sign, not {beta!r}: it is the strength of the nudge")
+    if beta and y is None:
         raise EqkernelError("settle with beta needs y, the target of the nudge")
-    nudged = nudged_phase(network, free, y, abs(beta), "positive" if beta > 0 else "negative")
+    if beta:
+        check_nudge(network, abs(beta))
+    with turn_of(network):
+        free = free_phase(network, x, schedule)
+        if y is None or beta == 0:
+            return free
+        nudged = nudged_phase(network, free, y, abs(beta), "positive" if beta > 0 else "negative")
     state = [m + m.dtype.type(beta / 2) * d for m, d in zip(nudged.mean, nudged.difference, strict=True)]
     if network.has_readout:
         state[-1] = nudged.mean[-1]
-    return Equilibrium(state, nudged.steps, nudged.residual, nudged.outcome, free.schedule, free.memory)
+    return free._replace(state=state, steps=nudged.steps, residual=nudged.residual, outcome=nudged.outcome)
 
 
 def measure(network: Network, free: Equilibrium, y: ArrayLike) -> tuple[float, float | None]:
@@ -212,21 +228,20 @@ def check_input(network: Network, x: ArrayLike) -> NDArray:
         raise EqkernelError("x is empty: a batch needs at least one sample")
     if given_on_device:
         return x
-    if x.dtype != network.dtype or not x.flags.c_contiguous:
-        if x.dtype.kind not in "fiub":
-            raise EqkernelError(f"x has type {x.dtype}: the input must be real numbers")
-        with np.errstate(over="ignore"):
-            x = np.ascontiguousarray(x, network.dtype)
+    x = laid_out("x", x, network.dtype)
     if not getattr(network.engine, "refuses_nan", False):
         check_finite("x", x)
     return network.arrays.asarray(x)
 
 
-def check_nudge(beta: float, variant: str) -> None:
-    """EqkernelError for a nudge that cannot be."""
+def check_nudge(network: Network, beta: float, variant: str = "centered") -> None:
+    """EqkernelError for a nudge that cannot be, or not in the network's type."""
     lookup("variant", variant, VARIANTS)
     if not (is_finite(beta) and beta > 0):
         raise EqkernelError(f"beta must be a positive number, not {beta!r}: it is the strength of the nudge")
+    if not is_normal(beta, network.dtype):
+        least = LEAST[network.dtype]
+        raise EqkernelError(f"beta={beta!r} leaves {network.dtype}: choose one from {least:.3g} to {1 / least:.3g}")
 
 
 def check_target(network: Network, y: ArrayLike, batch: int) -> NDArray:

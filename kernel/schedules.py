@@ -11,9 +11,14 @@ contrast times a constant for each layer (docs/theory.md).
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from .errors import EqkernelError, is_finite, is_whole, lookup
+
+if TYPE_CHECKING:
+    from .network import Network
 
 ORDERS = {"synchronous": 0, "even-odd": 1, "sweep": 2}
 FORMS = {"difference": 3, "mean-difference": 4, "plus-minus": 2}
@@ -104,3 +109,29 @@ SCHEDULES: dict[str, Schedule] = {
 def find_schedule(schedule: str | Schedule) -> Schedule:
     """The schedule called `schedule`, or `schedule` itself if it is one."""
     return schedule if isinstance(schedule, Schedule) else lookup("schedule", schedule, SCHEDULES)
+
+
+def plan_of(network: Network, schedule: str | Schedule | None) -> Schedule:
+    """The schedule by which `network` settles: the one called `schedule`, or if that is None its own.
+
+    Raises EqkernelError where the feedback from the top to layer 1, gamma^(top - 1), or its reciprocal, which scales
+    that layer's update, is no normal number of the network's type.
+    """
+    plan = network.schedule if schedule is None else find_schedule(schedule)
+    if plan is network.planned:
+        return plan
+    layers = network.top - 1
+    if not is_normal(plan.gamma**layers, network.dtype):
+        fix = "raise gamma" + (", or use dtype='float64'" if network.dtype == np.float32 else "")
+        raise EqkernelError(f"gamma={plan.gamma!r} over {layers} layers leaves {network.dtype}: {fix}")
+    network.planned = plan
+    return plan
+
+
+LEAST = {np.dtype(kind): float(np.finfo(kind).tiny) for kind in (np.float32, np.float64)}
+
+
+def is_normal(value: float, dtype: np.dtype) -> bool:
+    """Whether a number is positive, and like its reciprocal a normal one of float32 or float64."""
+    least = LEAST[dtype]
+    return least <= value <= 1 / least

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .errors import EqkernelError, is_finite
+from .errors import EqkernelError
+from .interop import laid_out
 from .optimisers import Optimiser
 from .outcomes import Outcome
-from .phases import VARIANTS, Settled, check_input, check_target, judged
-from .schedules import Schedule, find_schedule
+from .phases import Settled, check_input, check_nudge, check_target, judged
+from .schedules import Schedule, plan_of
 
 if TYPE_CHECKING:
     from .network import Network
@@ -71,13 +72,14 @@ def step_at_once(
 ) -> Step | None:
     """The whole training step by the engine; None, with nothing done, where the phases have to do it one by one.
 
-    Raises EqkernelError for the x and the schedules that `free_phase` refuses.
+    Raises EqkernelError for the x and the schedules that `free_phase` refuses, and the nudges of `nudged_phase`.
     """
     at_once = getattr(network.engine, "step", None)
-    if at_once is None or variant not in VARIANTS or not (is_finite(beta) and beta > 0):
+    if at_once is None:
         return None
-    plan = network.schedule if schedule is None else find_schedule(schedule)
+    plan = plan_of(network, schedule)
     x, target, labels = check_input(network, x), None, None
+    check_nudge(network, beta, variant)
     if network.arrays is not np:
         try:
             whole = at_once(x, y, float(beta), variant, plan, optimiser) if hasattr(y, "ndim") else None
@@ -87,7 +89,7 @@ def step_at_once(
     try:
         given = np.asarray(y)
         if given.ndim == 1 and given.dtype.kind in "iu":
-            labels = np.ascontiguousarray(given, np.int64)
+            labels = laid_out("y", given, np.dtype(np.int64))
         else:
             target = check_target(network, given, len(x))
     except (EqkernelError, ValueError):

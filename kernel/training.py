@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from .cortex import Adjustment, Reward
 from .data import batches
-from .errors import EqkernelError
+from .errors import EqkernelError, is_whole
 from .learning import predict, train_step
 from .network import Network
 from .optimisers import Optimiser
@@ -59,8 +59,11 @@ def fit(
     after every batch, and once more with `held_out` filled in. `seed` and the epoch's number set the shuffle.
     `reward` and `adjustment` are train_step's, and its DivergenceError is raised.
     """
-    if epochs < 1:
-        raise EqkernelError(f"epochs is {epochs}: it must be at least 1")
+    if not is_whole(epochs, 1):
+        raise EqkernelError(f"epochs is {epochs!r}: it must be a whole number of at least 1")
+    for given in (y, *(() if held_out is None else held_out[1:])):
+        if np.ndim(given) != 1 or not len(given):
+            raise EqkernelError(f"fit takes labels (n,), at least one, not y of shape {np.shape(given)}")
     report = callback or (lambda epoch: None)
     history = []
     for number in range(1, epochs + 1):

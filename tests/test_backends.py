@@ -6,6 +6,8 @@ weight (`bounds` has the derivations). Where an update is not smooth, as Adam's 
 bound is the update itself at both ends of the gradient's interval.
 """
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from bounds import (
@@ -19,6 +21,8 @@ from hypothesis import strategies as st
 from test_verbs import DTYPES, PROPERTY, RATES, float64, seeds, widths, within
 
 import eqkernel as eq
+import eqkernel.cpu.layered
+import eqkernel.cuda.layered
 from eqkernel.interop import to_host
 
 FORMS = [("difference", "frozen"), ("mean-difference", "frozen"), ("plus-minus", "frozen"), ("plus-minus", "live")]
@@ -146,6 +150,24 @@ def test_the_bound_of_the_phases_is_worth_having():
         bound = Contraction(net, net.schedule, [np.ones(1)], 0.25)
         assert UNIT[dtype] < bound.free() < worth
         assert bound.nudged("difference", 0.25, "centered", 2.0, 1.0)[1] < 10 * worth
+
+
+class OnDevice(np.ndarray):
+    """An array that tells of its memory as CuPy's do."""
+
+    data = property(lambda self: SimpleNamespace(ptr=self.ctypes.data))
+
+
+@pytest.mark.parametrize("flat_of", [eq.cpu.layered._flat, eq.cuda.layered._flat], ids=["host", "device"])
+def test_states_are_taken_for_one_array_only_where_they_are(flat_of):
+    whole = np.arange(24.0).view(OnDevice)
+    a, b, c = (whole[at : at + 8].reshape(2, 4) for at in (0, 8, 16))
+    assert np.shares_memory(flat_of([None, a, b, c]), whole)
+    assert flat_of([None, a, b, c]).tolist() == whole.tolist()
+    square, row = np.arange(24.0).reshape(3, 2, 4).view(OnDevice), np.float32(whole).view(OnDevice)
+    views = [c, b, a], [a, a, c], [a[:1], b[:1]], [a[::-1], b[::-1]], [square[1], square[2]], [row[8:], row[:8]]
+    for blocks in views:
+        assert flat_of([None, *blocks]).tolist() == np.concatenate([np.ravel(block) for block in blocks]).tolist()
 
 
 # -- updates -------------------------------------------------------------------------------------------------------

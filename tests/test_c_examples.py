@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import c_library
@@ -126,3 +127,19 @@ def test_a_network_that_the_library_does_not_settle_is_not_exported(tmp_path):
     with pytest.raises(eq.EqkernelError, match="layers in a chain"):
         net.export_c(tmp_path / "net.h")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("bad", [np.nan, -np.inf])
+def test_a_network_that_is_not_finite_is_not_exported(bad, tmp_path):
+    net = eq.Network.dense(4, 5, 3)
+    net.parameters[0][1, 2] = bad
+    with pytest.raises(eq.EqkernelError, match="cannot export the network: dense.0-1 holds a NaN or an infinity"):
+        net.export_c(tmp_path / "net.h")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unknown_variant_in_the_environment_names_the_variable():
+    pytest.importorskip("eqkernel.bindings._eqkernel")
+    command = [sys.executable, "-c", "import eqkernel.bindings.library"]
+    done = subprocess.run(command, env={**os.environ, "EQKERNEL_C_VARIANT": "foo"}, capture_output=True, text=True)
+    assert done.returncode and "EqkernelError: EQKERNEL_C_VARIANT=foo: unknown variant 'foo'" in done.stderr

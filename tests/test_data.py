@@ -311,8 +311,35 @@ def test_batches_hold_every_row_once_and_follow_the_seed():
 def test_batches_refuse_bad_arguments_at_the_call():
     with pytest.raises(EqkernelError, match="3 rows and y has 2"):
         data.batches(np.zeros((3, 1)), np.zeros(2), 1, seed=0)
-    with pytest.raises(EqkernelError, match="batch size is 0"):
-        data.batches(np.zeros((3, 1)), np.zeros(3), 0, seed=0)
+    for size in (0, 2.5, "2", None):
+        with pytest.raises(EqkernelError, match=f"batch size is {size!r}: it must be a whole number"):
+            data.batches(np.zeros((3, 1)), np.zeros(3), size, seed=0)
+    for seed in (-1, 0.5, "a"):
+        for call in (data.batches, data.validation_split):
+            with pytest.raises(EqkernelError, match="seed must be a whole number of at least 0"):
+                call(np.zeros((3, 1)), np.zeros(3), **({"size": 1} if call is data.batches else {}), seed=seed)
+    with pytest.raises(EqkernelError, match="x and y must have rows"):
+        data.batches(3, 4, 1, seed=0)
+    with pytest.raises(EqkernelError, match="x cannot be read as an array"):
+        data.batches([[1, 2], [1]], [0, 1], 1, seed=0)
+
+
+def test_lists_are_batched_and_split_as_arrays_are():
+    x, y = np.arange(20)[:, None] / 20, np.arange(20) % 2
+    for ours, theirs in zip(data.batches(x.tolist(), y.tolist(), 7, 3), data.batches(x, y, 7, 3), strict=True):
+        for a, b in zip(ours, theirs, strict=True):
+            np.testing.assert_array_equal(a, b)
+    for a, b in zip(data.validation_split(x.tolist(), y.tolist()), data.validation_split(x, y), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_validation_split_needs_a_label_for_every_row():
+    with pytest.raises(EqkernelError, match="x has 4 rows and y has 3"):
+        data.validation_split(np.zeros((4, 1)), np.zeros(3))
+    with pytest.raises(EqkernelError, match=r"takes labels \(n,\), not y of shape \(4, 2\)"):
+        data.validation_split(np.zeros((4, 1)), np.zeros((4, 2)))
+    with pytest.raises(EqkernelError, match="between 0 and 1"):
+        data.validation_split(np.zeros((4, 1)), np.zeros(4), "0.1")
 
 
 def test_validation_split_takes_the_fraction_of_each_class():

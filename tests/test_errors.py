@@ -1,6 +1,8 @@
 """Bad input: one clear error each, and a network that is as it was."""
 
+import pickle
 import warnings
+from copy import deepcopy
 
 import numpy as np
 import pytest
@@ -8,11 +10,13 @@ from compiled import BACKENDS, HERE
 
 import eqkernel
 from eqkernel import (
+    SCHEDULES,
     SGD,
     Adam,
     BackendError,
     Bias,
     Dense,
+    DivergenceError,
     EqkernelError,
     Lateral,
     Layer,
@@ -23,6 +27,7 @@ from eqkernel import (
     cosine,
     ep_gradient,
     free_phase,
+    hebbian_update,
     nudged_phase,
     predict,
     settle,
@@ -174,6 +179,175 @@ def test_any_layout_and_real_type_means_the_same(dtype, backend):
             np.testing.assert_array_equal(a, b)
 
 
+def unaligned(array):
+    """The same array, one byte off."""
+    room = np.empty(array.nbytes + 1, np.uint8)[1:].view(array.dtype).reshape(array.shape)
+    room[...] = array
+    assert room.flags.c_contiguous and not room.flags.aligned
+    return room
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_arrays_that_are_not_aligned_mean_the_same(backend):
+    one, other = network(backend, "squared-error"), network(backend, "squared-error")
+    for x, y in ((X, TARGETS), (X, Y)):
+        train_step(one, x, y, lr=0.1)
+        train_step(other, unaligned(x), unaligned(y), lr=0.1)
+        both_phases(other, unaligned(x), unaligned(y), 0.1, reuse=True)
+    np.testing.assert_array_equal(other.buffer, one.buffer)
+    np.testing.assert_array_equal(*(predict(one, x, output=True) for x in (X, unaligned(X))))
+
+
+# -- states of the phases --------------------------------------------------------------------------------------------
+
+STATES = {
+    "fewer layers": (lambda s: s[:-1], r"has 2 states: this network has 3 layers"),
+    "fewer samples": (lambda s: [s[0], s[1][:4], s[2]], r"\[1\] has shape \(4, 8\): this network takes \(5, 8\)"),
+    "narrower": (lambda s: [s[0], s[1][:, :7], s[2]], r"\[1\] has shape \(5, 7\)"),
+    "wider": (lambda s: [s[0], np.ones((5, 80)), s[2]], r"\[1\] has shape \(5, 80\)"),
+    "no samples": (lambda s: [a[:0] for a in s], r"\[0\] has shape \(0, 6\)"),
+    "flat": (lambda s: [a.ravel() for a in s], r"\[0\] has shape"),
+    "numbers": (lambda s: [1.0, 2.0, 3.0], r"\[0\] has shape \(\)"),
+    "nothing": (lambda s: [], "has 0 states"),
+    "text": (lambda s: [a.astype(str) for a in s], "must hold real numbers"),
+    "complex": (lambda s: [a.astype(complex) for a in s], r"\[0\] has type complex128"),
+}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("which", ["mean", "difference"])
+@pytest.mark.parametrize("case", STATES)
+def test_an_update_refuses_states_that_are_not_the_networks(backend, which, case):
+    change, message = STATES[case]
+    net, optimiser = network(backend), Adam()
+    before = net.buffer.copy()
+    nudged = nudged_phase(net, free_phase(net, X), Y, 0.1)
+    with pytest.raises(EqkernelError, match=message) as caught:
+        hebbian_update(net, nudged._replace(**{which: change(getattr(nudged, which))}), optimiser)
+    assert which in str(caught.value)
+    np.testing.assert_array_equal(net.buffer, before)
+    assert optimiser.steps == 0
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_an_update_refuses_what_is_no_nudged_state_and_no_optimiser(backend):
+    net = network(backend)
+    free, before = free_phase(net, X), net.buffer.copy()
+    for wrong in (free, X, None):
+        with pytest.raises(EqkernelError, match="nudged must be what nudged_phase returned"):
+            hebbian_update(net, wrong, SGD(0.1))
+    for wrong in (0.1, "adam", Adam):
+        with pytest.raises(EqkernelError, match="optimiser must be one of"):
+            hebbian_update(net, nudged_phase(net, free, Y, 0.1), wrong)
+    np.testing.assert_array_equal(net.buffer, before)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_nudged_phase_starts_from_a_free_state_of_its_own_network(backend):
+    net = network(backend)
+    free = free_phase(net, X)
+    others = [
+        Network.dense(*sizes, backend=backend, dtype="float64", schedule=FIXED) for sizes in ((6, 8, 3), (6, 80, 3))
+    ]
+    strangers = [free_phase(other, X) for other in others]
+    strangers += [both_phases(other, X, Y, 0.1, reuse=True)[0] for other in others]
+    for wrong in (*strangers, deepcopy(free), pickle.loads(pickle.dumps(free)), X, tuple(free), None):
+        with pytest.raises(EqkernelError, match="free is not an equilibrium of this network"):
+            nudged_phase(net, wrong, Y, 0.1)
+    nudged_phase(net, free, Y, 0.1)
+    nudged_phase(net, settle(net, X, Y, -0.1), Y, 0.1)
+    for there, here in zip(pickle.loads(pickle.dumps(free)).state, free.state, strict=True):
+        np.testing.assert_array_equal(there, here)
+
+
+# -- numbers that leave the network's type ---------------------------------------------------------------------------
+
+
+def calls(net, **options):
+    """All that settles or learns, with these options."""
+    yield lambda: train_step(net, X, Y, lr=0.1, **options)
+    yield lambda: ep_gradient(net, X, Y, **options)
+    yield lambda: both_phases(net, X, Y, **{"beta": 0.1, **options}, reuse=True)
+    yield lambda: both_phases(net, X, Y, **{"beta": 0.1, **options})
+    yield lambda: settle(net, X, Y, **{"beta": 0.1, **options})
+
+
+@pytest.mark.parametrize("backend", HERE)
+@pytest.mark.parametrize("beta", [1e39, 1e38, 1e-39, 1e-46, np.float64(1e-310)])
+def test_a_nudge_that_leaves_float32_is_refused(backend, beta):
+    net = Network.dense(6, 8, 3, backend=backend)
+    before = net.buffer.copy()
+    for call in calls(net, beta=beta):
+        with pytest.raises(EqkernelError, match=r"beta=.* leaves float32: choose one from 1\.18e-38 to 8\.51e\+37"):
+            call()
+    np.testing.assert_array_equal(net.buffer, before)
+    train_step(Network.dense(6, 8, 3, backend=backend, dtype="float64"), X, Y, beta=min(beta, 1e38) + 1e-300, lr=0.1)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("beta", ["0.1", None, NAN, INF, [0.1]])
+def test_settle_refuses_a_beta_that_is_no_number(backend, beta):
+    with pytest.raises(EqkernelError, match="beta must be a number, of either sign, not"):
+        settle(network(backend), X, Y, beta)
+
+
+@pytest.mark.filterwarnings("ignore::eqkernel.UnsettledWarning")
+@pytest.mark.parametrize("backend", HERE)
+@pytest.mark.parametrize("lr", [1e39, 1e-46])
+def test_a_learning_rate_that_leaves_float32_is_refused(backend, lr):
+    for net in (Network.dense(6, 8, 3, backend=backend), Network.recurrent(6, 8, 8, 3, backend=backend)):
+        before, nudged = net.buffer.copy(), nudged_phase(net, free_phase(net, X), Y, 0.1)
+        for call in (
+            lambda net=net: train_step(net, X, Y, lr=lr),
+            lambda net=net, nudged=nudged: hebbian_update(net, nudged, Momentum(lr)),
+        ):
+            with pytest.raises(EqkernelError, match=f"lr={lr!r} leaves float32".replace("+", r"\+")):
+                call()
+        np.testing.assert_array_equal(net.buffer, before)
+
+
+@pytest.mark.filterwarnings("ignore::eqkernel.UnsettledWarning")
+@pytest.mark.parametrize("backend", HERE)
+def test_lateral_weights_that_overflow_have_diverged(backend):
+    net = Network.recurrent(6, 8, 8, 3, cost="squared-error", backend=backend)
+    with pytest.raises(DivergenceError, match="weights of connection lateral.[12] are no longer finite: lower the"):
+        train_step(net, X, 1e15 * TARGETS, beta=1e-3, lr=8e37)
+    for wrong in (INF, NAN, 3e38):
+        with pytest.raises(DivergenceError, match="weights of connection lateral.1 are no longer finite"):
+            Lateral(1).project(np.full((8, 8), wrong, np.float32), None)
+
+
+@pytest.mark.filterwarnings("ignore::eqkernel.UnsettledWarning")
+@pytest.mark.parametrize("backend", HERE)
+@pytest.mark.parametrize(("layers", "gamma"), [(17, 0.003), (2, 1e-45), (2, 1e-60), (200, 0.01)])
+def test_feedback_that_leaves_float32_is_refused(backend, layers, gamma):
+    schedule = SCHEDULES["few-step"].but(gamma=gamma)
+    net = Network.dense(6, *[4] * layers, 3, neuron="tanh", backend=backend, schedule=schedule)
+    before = net.buffer.copy()
+    message = f"gamma={gamma!r} over {layers - 1} layers leaves float32: raise gamma, or use dtype='float64'"
+    for call in (*calls(net), *calls(net, schedule=schedule), lambda: predict(net, X), lambda: free_phase(net, X)):
+        with pytest.raises(EqkernelError, match=message):
+            call()
+    np.testing.assert_array_equal(net.buffer, before)
+    free = free_phase(net, X, "converged")
+    with pytest.raises(EqkernelError, match=message):
+        nudged_phase(net, free, Y, 0.1, schedule=schedule)
+    nudged = nudged_phase(net, free, Y, 0.1)._replace(schedule=schedule)
+    with pytest.raises(EqkernelError, match=message):
+        hebbian_update(net, nudged, SGD(0.1))
+
+
+def test_the_widest_feedback_that_float32_holds_trains():
+    net = Network.dense(6, *[4] * 16, 3, neuron="tanh", seed=3)
+    train_step(net, X, Y, lr=0.1)
+    assert np.isfinite(net.buffer).all()
+    deep = Network.dense(6, *[4] * 150, 3, neuron="tanh", dtype="float64")
+    with pytest.raises(EqkernelError, match="over 149 layers leaves float64: raise gamma$"):
+        train_step(deep, X, Y, lr=0.1)
+    train_step(Network.dense(6, *[4] * 17, 3, neuron="tanh", dtype="float64"), X, Y, lr=0.1)
+    train_step(Network.dense(6, 8, 3, schedule=Schedule(gamma=1e-45)), X, Y, lr=0.1)  # one layer: no feedback
+
+
 # -- numbers and names -----------------------------------------------------------------------------------------------
 
 TRAIN = {
@@ -242,7 +416,7 @@ ELSEWHERE = {
     "backend": (lambda: Network.dense(2, 3, 2, backend="cpus"), "unknown backend 'cpus': did you mean 'cpu'"),
     "reference in float32": (
         lambda: Network.dense(2, 3, 2, backend="reference"),
-        "'reference' has no float32, only float64: choose backend='auto'",
+        "'reference' has no float32, only float64: choose dtype='float64'",
     ),
     "threads 0": (lambda: eqkernel.set_threads(0), "threads must be a whole number of at least 1, not 0"),
     "threads negative": (lambda: eqkernel.set_threads(-2), "threads"),

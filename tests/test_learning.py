@@ -210,6 +210,53 @@ def test_training_that_blows_up_raises_and_does_not_go_on(backend):
         train(net, epochs=100, lr=1e3)
 
 
+LAYOUTS = {
+    "float64": lambda states: [s.astype(float) for s in states],
+    "big-endian": lambda states: [s.astype(">f4") for s in states],
+    "half a batch": lambda states: [s[:2] for s in states],
+    "backwards": lambda states: [s[::-1] for s in states],
+    "columns": lambda states: [np.asfortranarray(s) for s in states],
+    "unaligned": lambda states: [unaligned(s) for s in states],
+    "one array": lambda states: list(np.stack(states)),
+    "parts in another order": lambda states: parts(states, [1, 0, 2, 3]),
+    "parts with gaps": lambda states: parts(states, [0, 0, 1, 1, 2, 2, 3, 3]),
+    "lists": lambda states: [s.tolist() for s in states],
+}
+
+
+def unaligned(array):
+    """The same array, one byte off."""
+    room = np.empty(array.nbytes + 1, np.uint8)[1:].view(array.dtype).reshape(array.shape)
+    room[...] = array
+    return room
+
+
+def parts(states, order):
+    """The states as views of one flat array, in which they lie in this order."""
+    flat, size = np.concatenate([states[layer].ravel() for layer in order]), states[0].size
+    places = [order.index(layer) * size for layer in range(len(states))]
+    return [flat[at : at + size].reshape(s.shape) for at, s in zip(places, states, strict=True)]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_an_update_reads_states_of_any_layout_and_real_type(backend, layout):
+    net = Network.dense(
+        4, 4, 4, 4, schedule=PLAN, backend=backend, dtype="float64" if backend == "reference" else "float32"
+    )
+    start = net.buffer.copy()
+    nudged = nudged_phase(net, free_phase(net, X[:5, :4]), np.arange(5) % 4, 0.2)
+    given = [LAYOUTS[layout](states) for states in (nudged.mean, nudged.difference)]
+    copies = [[np.array(s, net.dtype, order="C") for s in states] for states in given]
+    found = []
+    for mean, difference in (given, copies):
+        net.buffer[...] = start
+        hebbian_update(net, nudged._replace(mean=mean, difference=difference), SGD(0.5))
+        found.append(net.buffer.copy())
+    assert (found[0] != start).any()
+    np.testing.assert_array_equal(*found)
+
+
 def test_the_algorithm_reads_as_the_algorithm():
     body = inspect.getsource(learning.train_step)
     calls = [body.index(f"{name}(network") for name in ("free_phase", "nudged_phase", "hebbian_update")]

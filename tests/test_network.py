@@ -1,17 +1,28 @@
-"""Networks: parameters in one buffer, topologies."""
+"""Networks: parameters in one buffer, topologies, copies."""
+
+import copy
+import pickle
 
 import numpy as np
 import pytest
 from compiled import BACKENDS
 
 from eqkernel import (
+    SCHEDULES,
+    SGD,
+    Adam,
     Bias,
     Dense,
+    EqkernelError,
     Lateral,
     Layer,
+    Momentum,
     Network,
     Schedule,
+    cosine,
     free_phase,
+    predict,
+    train_step,
 )
 
 RNG = np.random.default_rng(0)
@@ -118,3 +129,114 @@ def test_repr_says_what_the_network_is():
 def test_every_parameter_begins_a_line_of_the_cache(dtype):
     for net in (Network.dense(5, 7, 3, dtype=dtype), Network.recurrent(9, 5, 2, dtype=dtype)):
         assert [w.ctypes.data % 64 for w in net.parameters] == [0] * len(net.parameters)
+
+
+# -- what may be set -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_to_set_a_parameter_is_to_write_its_numbers(backend):
+    net = Network.dense(6, 8, 3, schedule=PLAN, dtype="float64", backend=backend)
+    other = Network.dense(6, 8, 3, schedule=PLAN, dtype="float64", backend=backend, seed=1)
+    weight, bias = RNG.standard_normal((8, 6)), net.parameters[1]
+    net.parameters[0], net.parameters[1], net.parameters[2] = weight, 0.5, other.parameters[2]
+    net.parameters[1] *= 2
+    assert net.parameters[1] is bias and (bias == 1).all()
+    np.testing.assert_array_equal(net.buffer[: weight.size], weight.ravel())
+    other.parameters[0][...], other.parameters[1][...] = weight, 1
+    np.testing.assert_array_equal(predict(net, X, output=True), predict(other, X, output=True))
+    for wrong in (weight.T, weight[0], [1, 2]):
+        with pytest.raises(EqkernelError, match=r"parameter 0 has shape \(8, 6\), not"):
+            net.parameters[0] = wrong
+    np.testing.assert_array_equal(net.parameters[0], weight)
+
+
+def test_the_schedule_may_be_set_by_its_name_and_what_is_built_on_may_not():
+    net = Network.dense(6, 8, 3)
+    net.schedule = "converged"
+    assert net.schedule is SCHEDULES["converged"] and free_phase(net, X).schedule is SCHEDULES["converged"]
+    with pytest.raises(EqkernelError, match="did you mean 'converged'"):
+        net.schedule = "converge"
+    assert net.schedule is SCHEDULES["converged"]
+    other = Network.dense(6, 8, 3, cost="squared-error", dtype="float64", backend="reference")
+    for name in ("layers", "connections", "cost", "dtype", "backend", "buffer", "parameters"):
+        before = getattr(net, name)
+        with pytest.raises(AttributeError, match=f"the {name} of a network cannot be set: make another"):
+            setattr(net, name, getattr(other, name))
+        assert getattr(net, name) is before
+    before = net.buffer.copy()
+    net.buffer *= 2
+    np.testing.assert_array_equal(net.parameters[0].ravel(), 2 * before[:48])
+
+
+# -- copies ----------------------------------------------------------------------------------------------------------
+
+COPIES = {"deepcopy": copy.deepcopy, "copy": copy.copy, "pickle": lambda it: pickle.loads(pickle.dumps(it))}
+
+
+@pytest.mark.parametrize("topology", TOPOLOGIES)
+@pytest.mark.parametrize("how", COPIES)
+def test_a_copy_predicts_the_same_bits_and_trains_on(topology, how):
+    net = TOPOLOGIES[topology]("float32")
+    train_step(net, X, Y, lr=0.05)
+    net.schedule = net.schedule.but(free_steps=9)
+    net.warned = True
+    twin, before = COPIES[how](net), net.buffer.copy()
+    assert twin.layers == net.layers and twin.connections == net.connections and twin.schedule == net.schedule
+    assert (twin.backend, twin.dtype, twin.seed) == (net.backend, net.dtype, net.seed)
+    assert not np.shares_memory(twin.buffer, net.buffer) and np.shares_memory(twin.parameters[0], twin.buffer)
+    np.testing.assert_array_equal(predict(twin, X, output=True), predict(net, X, output=True))
+    for _ in range(3):
+        train_step(twin, X, Y, lr=0.05)
+    np.testing.assert_array_equal(net.buffer, before)
+    for _ in range(3):
+        train_step(net, X, Y, lr=0.05)
+    np.testing.assert_array_equal(twin.buffer, net.buffer)
+
+
+@pytest.mark.parametrize("how", ["deepcopy", "pickle"])
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    "make", [lambda: SGD(0.1, schedule=cosine(20, 3)), lambda: Momentum(0.1), lambda: Adam(0.01)],
+    ids=["sgd", "momentum", "adam"],
+)  # fmt: skip
+def test_a_network_and_its_optimiser_go_on_together(how, backend, make):
+    pair = Network.dense(6, 8, 3, schedule=PLAN, dtype="float64", backend=backend), make()
+    for _ in range(2):
+        train_step(pair[0], X, Y, optimiser=pair[1])
+    twins = COPIES[how](pair)
+    if twins[1].moments:
+        other = Network.dense(6, 80, 3, schedule=PLAN, dtype="float64", backend=backend)
+        with pytest.raises(EqkernelError, match="holds the moments of another network"):
+            train_step(other, X, Y, optimiser=twins[1])
+    for net, optimiser in (pair, twins):
+        for _ in range(2):
+            train_step(net, X, Y, optimiser=optimiser)
+        assert optimiser.steps == 4
+    np.testing.assert_array_equal(pair[0].buffer, twins[0].buffer)
+    for mine, other in zip(pair[1].state, twins[1].state, strict=True):
+        assert not np.shares_memory(mine, other)
+    if twins[1].moments:
+        with pytest.raises(EqkernelError, match="holds the moments of another network"):
+            train_step(pair[0], X, Y, optimiser=twins[1])
+
+
+# -- natural mistakes ------------------------------------------------------------------------------------------------
+
+OF = [Layer(6), Layer(8), Layer(3, "linear")]
+MISTAKES = {
+    "sizes for layers": (lambda: Network([6, 8, 3], [Dense(0, 1), Dense(1, 2)]), "layers must be a list of Layers"),
+    "one size": (lambda: Network(6, 8), "layers must be a list of Layers, not of 6: Network.dense takes sizes"),
+    "a class": (lambda: Network(OF, [Dense, Bias(1)]), "connections must be a list of Connections, not of <class"),
+    "one connection": (lambda: Network(OF, Dense(0, 1), "squared-error"), "layer 2 has no connection"),
+    "text": (lambda: Network(OF, [Dense("0", "1")], "squared-error"), r"Dense\(pre='0', post='1'\) must name layers"),
+    "None": (lambda: Network(OF, [Bias(None)], "squared-error"), r"Bias\(post=None\) must name layers"),
+    "half": (lambda: Network(OF, [Dense(0, 0.5)], "squared-error"), "must name layers by their numbers, 0..2"),
+}
+
+
+@pytest.mark.parametrize("case", MISTAKES)
+def test_natural_mistakes_give_one_clear_error(case):
+    call, message = MISTAKES[case]
+    with pytest.raises(EqkernelError, match=message):
+        call()

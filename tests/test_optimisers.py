@@ -1,11 +1,28 @@
 """Optimisers against formulas written out here, in both backends; projections keep their bounds."""
 
+import copy
+import gc
+import pickle
+
 import numpy as np
 import pytest
 from compiled import BACKENDS
 from scipy.integrate import solve_ivp
 
-from eqkernel import SGD, AdaGO, Adam, Momentum, Muon, Network, Schedule, constant, cosine, hebbian_update, train_step
+from eqkernel import (
+    SGD,
+    AdaGO,
+    Adam,
+    EqkernelError,
+    Momentum,
+    Muon,
+    Network,
+    Schedule,
+    constant,
+    cosine,
+    hebbian_update,
+    train_step,
+)
 from eqkernel.orthogonal import OPTIMISERS
 from eqkernel.phases import free_phase, nudged_phase
 
@@ -134,6 +151,77 @@ def test_the_rate_of_step_t_is_that_of_the_schedule_at_t(backend):
         train_step(net, X, Y, optimiser=optimiser)
     assert sorted(set(asked)) == [0, 1, 2] and asked == sorted(asked)
     np.testing.assert_array_equal(net.buffer, before)
+
+
+@pytest.mark.parametrize("factor", [float("nan"), float("inf"), None, "1"])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_schedule_that_gives_no_number_is_named_and_changes_nothing(backend, factor):
+    net = Network.dense(6, 8, 3, schedule=PLAN, backend=backend, dtype="float64")
+    before = net.buffer.copy()
+    for optimiser in (SGD(0.1, schedule=lambda t: factor), Adam(schedule=lambda t: factor)):
+        with pytest.raises(EqkernelError, match="schedule must give a number for every step, not .* for step 0"):
+            train_step(net, X, Y, optimiser=optimiser)
+        assert optimiser.steps == 0
+    np.testing.assert_array_equal(net.buffer, before)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: Adam(0.01), lambda: Momentum(0.1), lambda: Muon()], ids=["adam", "momentum", "muon"]
+)
+def test_an_optimiser_whose_network_is_gone_begins_anew(make):
+    optimiser, fresh = make(), make()
+    gone = Network.dense(6, 8, 3, schedule=PLAN, dtype="float64", seed=5)
+    for _ in range(3):
+        train_step(gone, X, Y, optimiser=optimiser)
+    del gone
+    gc.collect()
+    nets = [Network.dense(6, 8, 3, schedule=PLAN, dtype="float64") for _ in range(2)]
+    for net, one in zip(nets, (optimiser, fresh), strict=True):
+        train_step(net, X, Y, optimiser=one)
+        assert one.steps == 1
+    np.testing.assert_array_equal(nets[0].buffer, nets[1].buffer)
+
+
+def test_without_moments_the_schedule_goes_on_with_the_next_network():
+    optimiser = SGD(0.1)
+    for count in (1, 2):
+        train_step(Network.dense(6, 8, 3, schedule=PLAN), X, Y, optimiser=optimiser)
+        gc.collect()
+        assert optimiser.steps == count
+
+
+@pytest.mark.parametrize("make", [SGD, Momentum, Adam, Muon, AdaGO])
+@pytest.mark.parametrize("schedule", [None, constant(), cosine(20, 3)])
+def test_optimisers_can_be_copied_and_pickled(make, schedule):
+    optimiser = make(0.1, schedule=schedule)
+    train_step(Network.dense(6, 8, 3, schedule=PLAN), X, Y, optimiser=optimiser)
+    for twin in (copy.deepcopy(optimiser), pickle.loads(pickle.dumps(optimiser))):
+        assert type(twin) is make and twin.steps == 1 and twin.rate() == optimiser.rate()
+        for mine, other in zip(twin.state, optimiser.state, strict=True):
+            np.testing.assert_array_equal(mine, other)
+
+
+MISTAKES = {
+    "one beta": (lambda: Adam(betas=0.9), "betas must lie in .* two of them, not 0.9"),
+    "a tuple of one": (lambda: Adam(betas=(0.9,)), "betas must lie"),
+    "three betas": (lambda: Adam(betas=(0.9, 0.99, 0.999)), "betas must lie"),
+    "text betas": (lambda: Adam(betas=("0.9", 0.99)), "betas must lie"),
+    "cosine of text": (lambda: cosine("a"), "cosine needs at least one step, not 'a'"),
+    "cosine of NaN": (lambda: cosine(float("nan")), "cosine needs at least one step, not nan"),
+    "warmup of text": (lambda: cosine(10, "a"), "warmup must be a number"),
+    "schedule by name": (
+        lambda: SGD(0.1, schedule="cosine"),
+        "schedule must be a function of the step, .* not 'cosine'",
+    ),
+    "schedule a number": (lambda: Momentum(0.1, schedule=0.5), "schedule must be a function of the step"),
+}
+
+
+@pytest.mark.parametrize("case", MISTAKES)
+def test_natural_mistakes_give_one_clear_error(case):
+    call, message = MISTAKES[case]
+    with pytest.raises(EqkernelError, match=message):
+        call()
 
 
 def test_optimisers_by_name():

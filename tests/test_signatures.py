@@ -1,5 +1,6 @@
 """One vocabulary: every backend has the same files, the same verbs and the same parameter names."""
 
+import ast
 import inspect
 from importlib import import_module
 from importlib.util import find_spec
@@ -86,6 +87,22 @@ def test_public_functions_name_the_network_first():
         "free_phase", "nudged_phase", "both_phases", "settle", "hebbian_update", "ep_gradient", "train_step", "predict",
     ):  # fmt: skip
         assert names(getattr(package, name))[0] == "network", name
+
+
+def test_cached_kernels_are_stamped_with_every_file_whose_numbers_they_hold():
+    """Else a code that changed would leave kernels in the cache that know the old one."""
+    from eqkernel.cpu.compile import _HERE, _SOURCES
+
+    used = set()
+    for path in _HERE.glob("*.py"):
+        module, tree = import_module(f"eqkernel.cpu.{path.stem}"), ast.parse(path.read_text())
+        imports = [node for node in tree.body if isinstance(node, ast.ImportFrom) and node.level == 2]
+        origin = {alias.asname or alias.name: node.module for node in imports for alias in node.names}
+        kernels = [k.py_func for k in vars(module).values() if getattr(k, "__module__", "") == module.__name__
+                   and hasattr(k, "py_func")]  # fmt: skip
+        used |= {origin[name] for kernel in kernels for name in kernel.__code__.co_names if name in origin}
+    assert used >= {"geometry", "neurons"}
+    assert used <= {path.stem for path in _SOURCES if path.parent != _HERE}
 
 
 def test_backend_c_is_there_wherever_its_extension_was_built():

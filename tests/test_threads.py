@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from compiled import COMPILED
 
 import eqkernel as eq
 from eqkernel.cpu import threads
@@ -210,6 +211,49 @@ def test_two_callers_at_once():
         caller.join()
     for a, b in zip(alone, together, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.filterwarnings("ignore::eqkernel.UnsettledWarning")
+@pytest.mark.parametrize("sizes", [(6, 8, 8, 3), (784, 512, 10)])
+@pytest.mark.parametrize("backend", COMPILED)
+def test_threads_that_share_a_network_take_turns(backend, sizes):
+    """Each has a batch and a schedule of its own; its results are those it would have alone."""
+    rng = np.random.default_rng(0)
+    net = eq.Network.dense(*sizes, backend=backend, seed=1)
+    cases = []
+    for size, gamma in ((40, 0.003), (33, 0.03), (17, 0.3), (8, 1.0)):
+        x, y = rng.random((size, sizes[0]), np.float32), rng.integers(0, sizes[-1], size)
+        plan = eq.SCHEDULES["few-step"].but(gamma=gamma, tolerance=None)
+        cases.append((x, y, plan, eq.free_phase(net, x[:4], plan)))
+
+    def results(x, y, plan, free):
+        yield eq.predict(net, x, output=True, size=16)
+        yield from eq.ep_gradient(net, x, y, schedule=plan)
+        yield from eq.settle(net, x, y, 0.1, plan).state
+        yield from eq.nudged_phase(net, free, y[:4], 0.1).difference
+
+    alone = [[a.copy() for a in results(*case)] for case in cases]
+    wrong, begun = [], threading.Barrier(len(cases))
+
+    def again(index):
+        begun.wait(60)
+        for number in range(30):
+            for a, b in zip(results(*cases[index]), alone[index], strict=True):
+                if not np.array_equal(a, b):
+                    wrong.append((index, number))
+                    return
+
+    callers = [threading.Thread(target=again, args=(index,)) for index in range(len(cases))]
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        for caller in callers:
+            caller.start()
+        for caller in callers:
+            caller.join()
+    finally:
+        sys.setswitchinterval(before)
+    assert not wrong
 
 
 @pytest.mark.parametrize("moment", ["own part", "waiting", "waiting, twice"])

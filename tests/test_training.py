@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from eqkernel import SCHEDULES, SGD, EqkernelError, Network, Outcome, free_phase, predict, train_step
+from eqkernel import SCHEDULES, SGD, EqkernelError, Network, Outcome, free_phase, models, predict, train_step
 from eqkernel.data import batches, gaussian_clusters
+from eqkernel.fields import FitzHughNagumo
 from eqkernel.training import SEEDS_APART, fit, residual_curves
 
 FIXED = SCHEDULES["few-step"].but(tolerance=None)  # nothing is judged, so nothing warns
@@ -76,5 +77,51 @@ def test_residual_curves_are_the_residuals_of_settles_of_each_length(problem):
 
 
 def test_no_epochs_are_refused(problem):
-    with pytest.raises(EqkernelError, match="epochs is 0"):
-        fit(network(), *problem, epochs=0, optimiser=SGD(0.1))
+    for epochs in (0, 1.5, None):
+        with pytest.raises(EqkernelError, match=f"epochs is {epochs}: it must be a whole number"):
+            fit(network(), *problem, epochs=epochs, optimiser=SGD(0.1))
+
+
+def test_what_has_no_labels_is_refused_before_anything_is_learned(problem):
+    x, y = problem
+    net, optimiser = network(), SGD(0.1)
+    before = net.buffer.copy()
+    for data, options in (
+        ((x[:0], y[:0]), {}),
+        ((x, np.eye(3)[y]), {}),
+        ((x, y), {"held_out": (x, np.eye(3)[y])}),
+        ((x, y), {"held_out": (x[:0], y[:0])}),
+    ):
+        with pytest.raises(EqkernelError, match=r"fit takes labels \(n,\), at least one, not y of shape"):
+            fit(net, *data, epochs=1, optimiser=optimiser, **options)
+    with pytest.raises(EqkernelError, match=r"adjustment must be an Adjustment\(rate, steps\), not 0.1"):
+        fit(net, x, y, epochs=1, optimiser=optimiser, adjustment=0.1)
+    np.testing.assert_array_equal(net.buffer, before)
+    assert optimiser.steps == 0
+
+
+def test_gains_that_are_no_numbers_are_refused():
+    for options in ({"gain": float("nan")}, {"input_gain": "1"}, {"output_gain": float("inf")}):
+        with pytest.raises(EqkernelError, match=f"{next(iter(options))} must be a finite number"):
+            models.fhn(6, 8, 3, **options)
+
+
+def test_a_field_of_no_numbers_is_refused():
+    for shape, options, message in (
+        (64.0, {}, "whole number: not 64.0"),
+        (16, {"Du": "1"}, "Du must be a finite number, not '1'"),
+        (16, {"noise": None}, "noise must be a finite number, not None"),
+        (16, {"dt": "0.1"}, "dt must be positive and finite, not '0.1'"),
+        (16, {"seed": -1}, "seed must be a whole number of at least 0, not -1"),
+    ):
+        with pytest.raises(EqkernelError, match=message):
+            FitzHughNagumo(shape, **options)
+    with pytest.raises(EqkernelError, match="a poke needs finite numbers"):
+        FitzHughNagumo(16).poke("1", 0, 2, 1)
+
+
+def test_tensors_that_numpy_cannot_read_give_one_clear_error():
+    torch = pytest.importorskip("torch")
+    for tensor in (torch.zeros(50, 6, requires_grad=True), torch.zeros(50, 6, dtype=torch.bfloat16)):
+        with pytest.raises(EqkernelError, match="x cannot be read as an array"):
+            predict(network(), tensor)

@@ -4,6 +4,8 @@ import errno
 import json
 import os
 import resource
+import subprocess
+import sys
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from safetensors.numpy import save, save_file
 from test_network import PLAN, TOPOLOGIES, X, Y
 
 from eqkernel import (
+    BackendError,
     EqkernelError,
     Network,
     ep_gradient,
@@ -64,6 +67,51 @@ def test_load_takes_a_string_and_a_backend(tmp_path):
     assert Network.load(str(tmp_path / "net"), backend="reference").backend == "reference"
 
 
+def test_load_computes_in_another_type_if_asked(tmp_path):
+    net, path = TOPOLOGIES["recurrent"]("float32"), tmp_path / "net"
+    net.save(path)
+    wide = Network.load(path, "reference", dtype="float64")
+    assert wide.backend == "reference" and wide.dtype == "float64"
+    np.testing.assert_array_equal(wide.buffer, net.buffer)
+    wide.save(path)
+    np.testing.assert_array_equal(Network.load(path, dtype="float32").buffer, net.buffer)
+    wide.parameters[1] = 1e300
+    wide.save(path)
+    with pytest.raises(EqkernelError, match="bias.1 holds .* as float32"):
+        Network.load(path, dtype="float32")
+
+
+def test_load_says_what_is_wrong_with_a_backend_or_a_type(tmp_path):
+    path = tmp_path / "net"
+    TOPOLOGIES["dense"]("float32").save(path)
+    with pytest.raises(BackendError, match="'reference' has no float32, only float64: choose dtype='float64'"):
+        Network.load(path, "reference")
+    for options, message in (({"backend": "cpus"}, "unknown backend 'cpus'"), ({"dtype": "int8"}, "dtype must be")):
+        with pytest.raises(EqkernelError, match=f"^{message}"):
+            Network.load(path, **options)
+
+
+def test_only_weight_files_need_safetensors(tmp_path):
+    code = """if True:
+        import sys
+        sys.modules["safetensors"] = None
+        import eqkernel as eq
+        net = eq.Network.dense(6, 8, 3, dtype="float64", backend="reference")
+        for call in (net.save, eq.Network.load):
+            try:
+                call(sys.argv[1])
+            except eq.EqkernelError as error:
+                assert "pip install safetensors" in str(error), error
+            else:
+                raise AssertionError(call)
+    """
+    path = tmp_path / "net"
+    path.write_bytes(b"as it was")
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert path.read_bytes() == b"as it was" and list(tmp_path.iterdir()) == [path]
+
+
 def test_numpy_scalars_as_settings_can_be_saved(tmp_path):
     plan = PLAN.but(gamma=np.float32(0.5), tolerance=np.float32(1e-3))
     Network.dense(np.int64(6), 8, 3, schedule=plan, seed=np.int64(3)).save(tmp_path / "net")
@@ -102,6 +150,9 @@ def refuses(path, message):
 def test_missing_file_and_folder_are_refused(tmp_path):
     refuses(tmp_path / "nothing", "no weight file at")
     refuses(tmp_path, "no weight file at")
+    for path in (None, 7, "n" * 300, "a\0b"):
+        with pytest.raises(EqkernelError, match="no weight file at"):
+            Network.load(path)
 
 
 def test_every_truncation_is_refused(saved, tmp_path):
@@ -155,7 +206,7 @@ DESCRIPTIONS = {
     "layers a number": lambda d: d.update(layers=7),
     "a layer of text": lambda d: d["layers"][1].__setitem__(0, "8"),
     "unknown neuron": lambda d: d["layers"][1].__setitem__(1, "relu"),
-    "unknown connection": lambda d: d["connections"][0].__setitem__(0, "conv"),
+    "unknown connection": lambda d: d["connections"][0].__setitem__(0, "diagonal"),
     "connection out of range": lambda d: d["connections"][0][1].update(post=9),
     "connection of text": lambda d: d["connections"][0][1].update(post="1"),
     "unknown field": lambda d: d["connections"][0][1].update(stride=2),
@@ -166,6 +217,7 @@ DESCRIPTIONS = {
     "unknown dtype": lambda d: d.update(dtype="int8"),
     "other dtype": lambda d: d.update(dtype="float64"),
     "negative seed": lambda d: d.update(seed=-1),
+    "huge": lambda d: d["layers"][1].__setitem__(0, 10**12),
     "other size": lambda d: d["layers"][1].__setitem__(0, 9),
     "one more layer": lambda d: d["layers"].insert(1, [8, "tanh"]),
 }
@@ -179,11 +231,19 @@ def test_descriptions_of_no_network_are_refused(case, saved, tmp_path):
 
 def test_a_description_that_is_no_json_is_refused(saved, tmp_path):
     _, metadata, tensors = saved
-    for text in ("", "{", "null"):
+    for text in ("", "{", "null", "[" * 100_000):
         (tmp_path / "f").write_bytes(save(tensors, {**metadata, "network": text}))
         refuses(tmp_path / "f", "describes no network")
     (tmp_path / "f").write_bytes(save(tensors, {k: v for k, v in metadata.items() if k != "network"}))
     refuses(tmp_path / "f", "describes no network")
+
+
+def test_a_type_that_numpy_lacks_is_refused(saved, tmp_path):
+    _, metadata, _ = saved
+    tensor = {"dtype": "F8_E5M2", "shape": [1], "data_offsets": [0, 1]}
+    header = json.dumps({"__metadata__": metadata, "dense.0-1": tensor}).encode()
+    (tmp_path / "f").write_bytes(len(header).to_bytes(8, "little") + header + b"0")
+    refuses(tmp_path / "f", "not a whole safetensors file|are missing or of another shape or type")
 
 
 @pytest.mark.parametrize(
@@ -192,8 +252,8 @@ def test_a_description_that_is_no_json_is_refused(saved, tmp_path):
         (lambda t: t.pop("bias.2"), "bias.2 are missing"),
         (lambda t: t.update({"dense.0-1": t["dense.0-1"].T.copy()}), "dense.0-1 are missing or of another shape"),
         (lambda t: t.update({"dense.0-1": t["dense.0-1"].astype("f8")}), "dense.0-1 .* or type"),
-        (lambda t: t["dense.1-2"].__setitem__((3, 4), np.nan), "dense.1-2 hold a NaN"),
-        (lambda t: t["bias.1"].__setitem__(0, -np.inf), "bias.1 hold a NaN or an infinity"),
+        (lambda t: t["dense.1-2"].__setitem__((3, 4), np.nan), "dense.1-2 holds a NaN"),
+        (lambda t: t["bias.1"].__setitem__(0, -np.inf), "bias.1 holds a NaN or an infinity"),
     ],
     ids=["missing", "transposed", "type", "nan", "inf"],
 )
@@ -325,3 +385,35 @@ def test_a_missing_folder_a_file_as_folder_and_a_folder_as_file_are_refused(save
     with pytest.raises(EqkernelError, match="cannot write"):
         net.save(tmp_path / "folder")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["folder", "net.safetensors"]
+
+
+def test_a_link_stays_a_link_and_its_target_is_written(saved, tmp_path):
+    path, _, _ = saved
+    net = Network.dense(6, 9, 3)
+    for target in (path, tmp_path / "new"):  # there, and not yet there
+        link = tmp_path / f"latest-{target.name}"
+        link.symlink_to(target.name)
+        net.save(link)
+        assert link.is_symlink() and not target.is_symlink()
+        np.testing.assert_array_equal(Network.load(target).buffer, net.buffer)
+
+
+def test_what_is_no_file_is_not_replaced(tmp_path):
+    net, fifo, loop = Network.dense(6, 8, 3), tmp_path / "fifo", tmp_path / "loop"
+    os.mkfifo(fifo)
+    loop.symlink_to("loop")
+    for path in (fifo, loop, tmp_path, "", None, 7, tmp_path / ("n" * 300), "a\0b"):
+        with pytest.raises(EqkernelError, match="cannot write"):
+            net.save(path)
+    assert fifo.is_fifo() and loop.is_symlink()
+    assert sorted(tmp_path.iterdir()) == [fifo, loop]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_what_could_not_be_loaded_is_not_saved(saved, bad):
+    path, _, _ = saved
+    old, net = path.read_bytes(), Network.dense(6, 8, 3)
+    net.parameters[2][1, 1] = bad
+    with pytest.raises(EqkernelError, match="cannot save the network: dense.1-2 holds a NaN or an infinity"):
+        net.save(path)
+    assert_untouched(path, old, net, net.buffer.copy())

@@ -27,7 +27,9 @@ def _prefer_wide_vectors() -> None:
 
 _prefer_wide_vectors()
 
-_SOURCES = [*Path(__file__).parent.glob("*.py"), Path(__file__).parent.parent / "neurons.py"]
+# All whose text or numbers are compiled into kernels: codes of neurons and of pooling come from outside this folder.
+_HERE = Path(__file__).parent
+_SOURCES = [*_HERE.glob("*.py"), _HERE.parent / "geometry.py", _HERE.parent / "neurons.py"]
 _STAMP = sha256(b"".join(path.read_bytes() for path in sorted(_SOURCES))).hexdigest()
 
 # Contraction to FMA is wanted; reassociation is not: results must not depend on the vector width.
@@ -42,7 +44,7 @@ def kernel(function: Callable[..., Any]) -> Any:
     views cost nothing to make.
     """
     dispatcher = numba.njit(**_OPTIONS, cache=True, nogil=True, _nrt=False)(function)
-    # Numba stamps a cached kernel with its own file alone; ours hold code of the other files of this folder too.
+    # Numba stamps a cached kernel with its own file alone; ours hold code of other files too.
     file = getattr(getattr(dispatcher, "_cache", None), "_cache_file", None)
     if file is not None:
         file._source_stamp = _STAMP

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from copy import copy
 from math import isfinite
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -322,9 +322,13 @@ class Layered:
 
 
 def _flat(blocks: list[NDArray]) -> NDArray:
-    """The one flat array whose consecutive pieces are layers 1..L of `blocks`."""
-    whole = blocks[1].base
-    if isinstance(whole, np.ndarray) and all(b.base is whole for b in blocks[1:]):
-        start = (blocks[1].ctypes.data - whole.ctypes.data) // whole.itemsize
-        return whole[start : start + sum(b.size for b in blocks[1:])]
-    return np.concatenate([block.reshape(-1) for block in blocks[1:]])
+    """The one flat array whose consecutive pieces are layers 1..L of `blocks`: they lie so already, or are copied."""
+    pieces = blocks[1:]
+    whole: Any = pieces[0].base
+    is_line = isinstance(whole, np.ndarray) and whole.ndim == 1 and whole.flags.c_contiguous
+    if is_line and all(p.dtype == whole.dtype and p.flags.c_contiguous and p.base is whole for p in pieces):
+        starts = [piece.ctypes.data for piece in pieces]
+        if all(at + p.nbytes == after for at, p, after in zip(starts, pieces, starts[1:], strict=False)):
+            start = (starts[0] - whole.ctypes.data) // whole.itemsize
+            return whole[start : start + sum(piece.size for piece in pieces)]
+    return np.concatenate([piece.reshape(-1) for piece in pieces])

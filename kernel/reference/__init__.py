@@ -1,6 +1,6 @@
 """The reference backend, NumPy in float64: the equations as written, and the specification of every backend.
 
-Start here to port eqkernel. Each file but neurons is a connection: a scalar Phi and its derivatives.
+Start here to port eqkernel. Each file but neurons and field is a connection: a scalar Phi and its derivatives.
 
     energy(energy, pre, post, weight)    energy[B] -= Phi                   the definition of all below
     drive_post(drive, pre, weight)       drive += dPhi/dpost                what pre does to post
