@@ -7,9 +7,9 @@ measured in the same run. The single-pass limit is what that bandwidth allows to
 species once a step (16 bytes a cell, not counting that a write may first read).
 """
 
+import argparse
 import sys
 import time
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -139,8 +139,12 @@ def measure(size: int, rounds: int) -> dict[str, np.ndarray]:
     return times
 
 
-def main(sizes: Sequence[int] = SIZES, rounds: int = 7) -> None:
+def main() -> None:
     """Prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="cells along a side (1024 4096)")
+    parser.add_argument("--rounds", type=int, default=7, help="rounds over all contestants (7)")
+    options = parser.parse_args()
     with pinned(1):
         try:
             import torch
@@ -151,10 +155,10 @@ def main(sizes: Sequence[int] = SIZES, rounds: int = 7) -> None:
         eqkernel.set_threads(1)
         verify()
         print({key: value for key, value in machine().items() if key in ("cpu", "versions", "load", "date")})
-        for size in sizes:
+        for size in options.sizes:
             # Bandwidth before and after: the machine may not be ours alone.
             before = triad()
-            times = measure(size, rounds)
+            times = measure(size, options.rounds)
             bandwidth = max(before, triad())
             limit = bandwidth / BYTES
             print(f"{size} x {size}, float32, 1 thread; DRAM {bandwidth:.1f} GB/s: single-pass limit {limit:.2f} Gpt/s")

@@ -4,6 +4,7 @@ own.
     python -m bench.memory
 """
 
+import argparse
 import json
 import resource
 import subprocess
@@ -81,7 +82,7 @@ def measure(steps: tuple[int, int] = (10, 1000)) -> list[dict[str, Any]]:
         found = []
         for count in steps:
             with pinned(1) as environment:
-                command = [sys.executable, "-m", "bench.memory", name, str(count)]
+                command = [sys.executable, "-m", "bench.memory", "--probe", name, str(count)]
                 done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
             found.append(json.loads(done.stdout.splitlines()[-1]))
         few, many = found
@@ -93,9 +94,17 @@ def measure(steps: tuple[int, int] = (10, 1000)) -> list[dict[str, Any]]:
     return rows
 
 
-if __name__ == "__main__":
-    if len(sys.argv) == 3:
-        print(json.dumps(probe(sys.argv[1], int(sys.argv[2]))))
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--probe", nargs=2, metavar=("CONTESTANT", "STEPS"), help="one figure, of this process alone")
+    options = parser.parse_args()
+    if options.probe:
+        name, steps = options.probe
+        print(json.dumps(probe(name, int(steps))))
     else:
         for row in measure():
             print(row)
+
+
+if __name__ == "__main__":
+    main()

@@ -3,6 +3,7 @@
     python -m bench.ternary
 """
 
+import argparse
 import ctypes
 import os
 import subprocess
@@ -27,6 +28,8 @@ def build(folder: str) -> ctypes.CDLL:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.parse_args()
     rng = np.random.default_rng(0)
     print("| weights | float32 bytes / packed | packed, µs | bytes, µs | float32 (BLAS), µs | float32 / packed |")
     print("|:--|--:|--:|--:|--:|--:|")

@@ -12,8 +12,11 @@ from .problem import training
 
 BACKENDS = ("eqkernel",) if unavailable("c") else ("eqkernel", "eqkernel c")
 OURS = [f"{backend}, {schedule}" for backend in BACKENDS for schedule in ("few-step", "single-sweep")]
-# What the schedules leave unsettled is a column of the table, not a reason to fail.
-pytestmark = pytest.mark.filterwarnings("ignore::eqkernel.UnsettledWarning")
+pytestmark = [
+    # What the schedules leave unsettled is a column of the table, not a reason to fail.
+    pytest.mark.filterwarnings("ignore::eqkernel.UnsettledWarning"),
+    pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta"),  # torch, of the rival that uses it
+]
 
 
 @cache
