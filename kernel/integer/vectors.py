@@ -71,8 +71,9 @@ def draw(config: Config, kind: str, rng: np.random.Generator, samples: int = 3) 
         return case._replace(kind=kind, masters=Pair(*map(abs, case.masters)))
     if kind == "long":
         case = draw(config, str(rng.choice(KINDS[:2])), rng, samples=1)
-        often = [np.repeat(row, BATCH_MAX, axis=0) for row in (case.x, case.t)]
-        return case._replace(kind=kind, rates=(16, 16), x=often[0], t=often[1])  # a larger step would clip, and hide the trace
+        many = [np.repeat(row, BATCH_MAX, axis=0) for row in (case.x, case.t)]
+        # A larger step would clip, and hide the trace.
+        return case._replace(kind=kind, rates=(16, 16), x=many[0], t=many[1])
     shapes = (config.hidden, config.inputs), (config.outputs, config.hidden)
     if kind == "natural":
         x = rng.integers(0, 128, (samples, config.inputs))
