@@ -141,7 +141,8 @@ def zeros(backend="cpu"):
     for share in test_zeros.SPARE:
         test_zeros.test_the_gradient_is_that_of_the_verbs_to_the_bit(share, "float32")
     test_zeros.test_what_is_not_finite_is_not_hidden(np.inf, "float32")
-    test_zeros.test_a_tile_settles_to_the_bits_of_its_samples_alone("float32")
+    for make in (test_zeros.resting, test_zeros.scattered):
+        test_zeros.test_a_tile_settles_to_the_bits_of_its_samples_alone("float32", make)
     test_zeros.test_a_weight_that_meets_zeros_alone_is_not_hidden(np.nan, "float32")
 
 
@@ -255,7 +256,7 @@ MUTATIONS = [Mutation(*row) for row in (
     ("weight decay coupled", SGD, "learn", "weight *= 1 - rate * self.weight_decay",
      "gradient = gradient + self.weight_decay * weight", "updates"),
     ("biases decay", SGD, "apply", "decay=connection.pre is not None", "decay=True", "updates"),
-    ("rate schedule ignored", SGD, "rate", "self.lr * self.schedule(self.steps)", "self.lr", "updates"),
+    ("rate schedule ignored", SGD, "rate", "return self.lr * factor", "return self.lr", "updates"),
 )]
 # fmt: on
 RATE_MUTATIONS = [

@@ -68,7 +68,7 @@ def test_the_sanitizers_find_nothing_in_the_example(sanitized, tmp_path):
 
 PLANTED = (
     Mutation("NULL let through", "if (!(p)) \\", "if (0) \\", "", "abi_f32"),
-    Mutation("misalignment let through", "REQUIRE((uintptr_t)(p) % sizeof(type) == 0,", "REQUIRE(1,", "", "abi_f32"),
+    Mutation("misalignment let through", "REQUIRE((uintptr_t)(p) % ALIGNMENT(type) == 0,", "REQUIRE(1,", "", "abi_f32"),
     Mutation("a size let through", "#define DENSE_SIZES REQUIRE(", "#define DENSE_SIZES REQUIRE(1 || ", "", "abi_f64"),
     Mutation("a label let through", "job->labels[b] < classes", "job->labels[b] <= classes", "", "abi_f64"),
     Mutation("a neuron let through", "layer->neuron <= EQK_FHN,", "layer->neuron <= EQK_FHN + 99,", "", "abi_f32"),
