@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from sklearn import datasets
 
 from . import datafiles
-from .errors import EqkernelError, as_array, is_finite, is_whole
+from .errors import EqkernelError, as_array, check_seed, is_finite, is_whole
 
 Split = tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]
 
@@ -73,7 +73,7 @@ def batches(x: Any, y: Any, size: int, seed: int | None, drop_last: bool = False
     if not is_whole(size, 1):
         raise EqkernelError(f"batch size is {size!r}: it must be a whole number of at least 1")
     if seed is not None:
-        _check_seed(seed)
+        check_seed(seed)
     rows = np.arange(len(x)) if seed is None else np.random.default_rng(seed).permutation(len(x))
     stop = len(rows) - len(rows) % size if drop_last else len(rows)
     parts = (rows[i : i + size] for i in range(0, stop, size))
@@ -87,7 +87,7 @@ def validation_split(x: Any, y: Any, fraction: float = 0.1, seed: int = 0) -> Sp
     x, y = _pair(x, y)
     if y.ndim != 1:
         raise EqkernelError(f"a validation split takes labels (n,), not y of shape {y.shape}")
-    _check_seed(seed)
+    check_seed(seed)
     rng = np.random.default_rng(seed)
     held = np.zeros(len(y), bool)
     for label in np.unique(y):
@@ -127,11 +127,6 @@ def _pair(x: Any, y: Any) -> tuple[Any, Any]:
     if len(x) != len(y):
         raise EqkernelError(f"x has {len(x)} rows and y has {len(y)}: they must be as many")
     return x, y
-
-
-def _check_seed(seed: Any) -> None:
-    if not is_whole(seed, 0):
-        raise EqkernelError(f"seed must be a whole number of at least 0, not {seed!r}")
 
 
 def _split(x: NDArray, y: NDArray, x_test: NDArray, y_test: NDArray) -> Split:

@@ -58,6 +58,12 @@ def is_whole(value: Any, least: int) -> bool:
     return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value >= least)
 
 
+def check_seed(seed: Any) -> None:
+    """EqkernelError for what seeds no generator."""
+    if not is_whole(seed, 0):
+        raise EqkernelError(f"seed must be a whole number of at least 0, not {seed!r}")
+
+
 def all_finite(array: NDArray) -> bool:
     """Whether a C-contiguous array holds no NaN and no infinity; its sum of squares decides unless that overflows."""
     # vdot takes an array of any shape, and unlike dot it does not warn where it overflows.

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.fft import dctn, idctn, irfftn, rfftn
 
 from .backends import fastest, verbs
-from .errors import DivergenceError, EqkernelError, is_finite, is_whole, lookup
+from .errors import DivergenceError, EqkernelError, check_seed, is_finite, is_whole, lookup
 from .reference.diffusion import BEYOND
 from .reference.field import Constants, rates
 
@@ -62,8 +62,7 @@ class FitzHughNagumo:
                 raise EqkernelError(f"{name} must not be negative: {what} of {value} does not exist")
             if name in ("eps", "alpha", "dx") and value <= 0:
                 raise EqkernelError(f"{name} must be positive, not {value}")
-        if not is_whole(seed, 0):
-            raise EqkernelError(f"seed must be a whole number of at least 0, not {seed!r}")
+        check_seed(seed)
         lookup("boundary", boundary, BEYOND)
         if str(dtype) not in ("float32", "float64"):
             raise EqkernelError(f"a field is float32 or float64, not {dtype}")

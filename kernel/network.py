@@ -17,7 +17,7 @@ from .alignment import LINE, aligned
 from .backends import choose, load_backend
 from .connections import Bias, Connection, Dense, Lateral
 from .costs import Cost, CrossEntropy, find_cost
-from .errors import EqkernelError, as_dtype, is_finite, is_whole
+from .errors import EqkernelError, as_dtype, check_seed, is_finite, is_whole
 from .interop import to_host, write
 from .neurons import find_neuron
 from .relaxation import Relaxation
@@ -104,8 +104,7 @@ class Network:
         self.layers: tuple[Layer, ...] = _all(layers, Layer, "Network.dense takes sizes")
         self.connections: tuple[Connection, ...] = _all(connections, Connection, "as Dense(0, 1) is one")
         self.cost, self.schedule, self.seed = find_cost(cost), find_schedule(schedule), seed
-        if not is_whole(seed, 0):
-            raise EqkernelError(f"seed must be a whole number of at least 0, not {seed!r}")
+        check_seed(seed)
         self.dtype = as_dtype(dtype)
         self._check()
         self.top = len(self.layers) - (2 if self.has_readout else 1)

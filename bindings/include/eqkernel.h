@@ -98,8 +98,8 @@ typedef struct {
 
 /* How a network settles: see eqkernel's schedules. 0 < gamma <= 1, 0 < step <= 1 (< 2 in even-odd order, where more than
  * 1 over-relaxes), steps of at least 1. A phase of a tile of samples ends early once its residual (see eqk_report) is
- * below `tolerance` (0: never); a tile is EQK_TILE bytes of samples, 32 floats or 16 doubles, and half of that in a network that has
- * convolutions. */
+ * below `tolerance` (0: never); a tile is EQK_TILE bytes of samples, 32 floats or 16 doubles, and half of that in a
+ * network that has convolutions. */
 typedef struct {
     double gamma, step, tolerance;
     int64_t free_steps, nudged_steps;
@@ -283,9 +283,9 @@ EQK_API eqk_status EQK(conv_hebbian)(int variant, EQK_REAL *trace, const EQK_REA
 EQK_API eqk_status EQK(conv_choose)(int variant, int32_t *winners, const EQK_REAL *pre, const EQK_REAL *weight,
                                     const eqk_conv *conv, int64_t batch, void *work, size_t work_size);
 
-/* Neurons, of arrays of `count` elements whatever their shape, no EQK_SOFTMAX; softmax is (B, n). rate: out = rho(drive); relax: state
- * += step (rho(drive) - state); difference: out = rho(m + c/2) - rho(m - c/2) without cancellation; potential: energy
- * (B) += sum of the integral of rho^-1 over state (B, n). */
+/* Neurons, of arrays of `count` elements whatever their shape, no EQK_SOFTMAX; softmax is (B, n). rate: out = rho(drive);
+ * relax: state += step (rho(drive) - state); difference: out = rho(m + c/2) - rho(m - c/2) without cancellation;
+ * potential: energy (B) += sum of the integral of rho^-1 over state (B, n). */
 EQK_API eqk_status EQK(neurons_rate)(int variant, EQK_REAL *out, const EQK_REAL *drive, int64_t count, int neuron);
 EQK_API eqk_status EQK(neurons_relax)(int variant, EQK_REAL *state, const EQK_REAL *drive, double step, int64_t count,
                                       int neuron);

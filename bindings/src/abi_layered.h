@@ -158,7 +158,6 @@ static eqk_status check_nudge(const EQK(job) * job) {
 
 static eqk_status check_update(const EQK(job) * job) {
     const eqk_optimiser *o = &job->optimiser;
-    REQUIRE(workspace_of(job) > 0, EQK_BAD_SIZE);
     REQUIRE(o->rule >= EQK_GRADIENT && o->rule <= EQK_ADAM, EQK_BAD_VALUE);
     REQUIRE(isfinite(o->rate) && isfinite(o->decay) && between(job->schedule.gamma, 0, 1), EQK_BAD_VALUE);
     for (int i = 0; i < 7; i++)
@@ -246,6 +245,7 @@ eqk_status EQK(settle)(const EQK(job) * job, int64_t first, int64_t last) { retu
 eqk_status EQK(update)(const EQK(job) * job, int64_t part, int64_t parts) {
     int64_t bytes;
     CHECK(check_job(job));
+    REQUIRE(workspace_of(job) > 0, EQK_BAD_SIZE);
     CHECK(check_update(job));
     REQUIRE(parts > 0 && parts <= 1 << 20 && part >= 0 && part < parts, EQK_BAD_SIZE);
     bytes = update_work(job, parts);

@@ -22,16 +22,17 @@ static void weigh(const tile *t, real *out, int64_t layer, const real *s) {
 /* out (rows) = alpha W^T s (+ out if keep), W (depth, rows). */
 INLINE void transposed(const tile *t, real *out, const real *w, const real *s, int64_t rows, int64_t depth, real alpha,
                        int keep) {
-    int64_t *list = list_in(t), count = depth, numbers = 0;
+    int64_t *list = list_in(t), count = depth;
     if (t->lanes == 1) {
         backward(out, 0, s, 0, 1, w, rows, 1, depth, rows, alpha, keep);
         return;
     }
-    if (rows >= WORTH_A_LIST)
-        count = list_chain(list, s, t->lanes, 0, depth, 1, &numbers);
-    if (rows >= WORTH_A_LIST && are_worth_it(numbers, count, depth, t->lanes) &&
-        backward_samples(out, t->lanes, w, s, rows, depth, alpha, keep, room_in(t)))
-        return;
+    if (rows >= WORTH_A_LIST) {
+        count = list_chain(list, s, t->lanes, 0, depth, 1);
+        if (go_by_samples(s, count, depth, t->lanes) &&
+            backward_samples(out, t->lanes, w, s, rows, depth, alpha, keep, room_in(t)))
+            return;
+    }
     if (!are_few(count, depth))
         list = 0;
     backward_tile(out, t->lanes, w, s, rows, depth, alpha, keep, list, room_in(t));

@@ -180,12 +180,13 @@ INLINE void fetch_soon(const JOB *job, int64_t at, ptrdiff_t stride, int64_t row
 static void learn_chunk(const JOB *job, const synapse *s, const listing *l, int64_t unit, int64_t count, int64_t lane,
                         int64_t some, int64_t wide) {
     const int still = stays(&job->optimiser), far = are_far(job);
+    vec poison = v_set(0); /* both ends are known to be finite */
     /* Learning displaces the chunk from the first cache, but units that stay are found a few at a time. */
     const int64_t pitch = wide * LANES, most = (still ? 4 : 32) * SPAN;
     const int64_t few = l->across ? WORD : wide < most ? most / wide : 1;
     for (int64_t block = 0; block < l->blocks; block++) {
         const int last = block == l->blocks - 1;
-        uint64_t live = pack_chunk(l->chunk, &l->lanes, lane, some, wide, block * WORD, in_block(l->depth, block));
+        uint64_t live = pack_chunk(l->chunk, &l->lanes, lane, some, wide, block * WORD, in_block(l->depth, block), &poison);
         for (int64_t i = 0; i < count; i += few) { /* as many as learn at once */
             int64_t n = count - i < few ? count - i : few;
             real *sums = l->sums + (l->blocks > 1 ? i * pitch : 0);

@@ -99,20 +99,24 @@ INLINE int any_word(const uint64_t *words, int64_t n) {
     return any != 0;
 }
 
-/* Samples k..k + samples - 1 of units unit..unit + count - 1, in rows of `vectors` vectors; says which are not zero. */
+/* Samples k..k + samples - 1 of units unit..unit + count - 1, in rows of `vectors` vectors; says which are not zero, and
+ * adds to `poison` NaN for what is not finite. */
 static uint64_t pack_chunk(real *restrict chunk, const side *s, int64_t unit, int64_t count, int64_t vectors, int64_t k,
-                           int64_t samples) {
+                           int64_t samples, vec *poison) {
     uint64_t word = 0;
+    vec sum = *poison;
     for (int64_t b = 0; b < samples; b++, chunk += vectors * LANES) {
         const real *source = sample_of(s, k + b) + unit;
         int nonzero = 0;
         for (int64_t i = 0; i < count; i += LANES) {
             vec value = v_load_some(source + i, count - i);
             nonzero |= v_nonzero(value);
+            sum = v_add(v_sub(value, value), sum);
             v_store(chunk + i, value);
         }
         word |= (uint64_t)(nonzero != 0) << b;
     }
+    *poison = sum;
     return word;
 }
 
@@ -192,17 +196,16 @@ static double cost_without_zeros(int64_t units, int64_t lanes, int64_t depth, do
 /* -- of a tile's rows ---------------------------------------------------------------------------------------------- */
 
 /* Lists the rows k = first, first + step, ... < end of a tile s that are not zero in all lanes: how many they are, they,
- * and then those that are. Gives back how many, and adds to `numbers` how many of their numbers are not zero. */
+ * and then those that are. Gives back how many. */
 static int64_t list_chain(int64_t *restrict list, const real *restrict s, ptrdiff_t lanes, int64_t first, int64_t end,
-                          int64_t step, int64_t *numbers) {
+                          int64_t step) {
     int64_t length = (end - first + step - 1) / step, count = 0;
     for (int64_t j = 0; j < length; j++) {
-        int64_t nonzero = 0;
+        unsigned nonzero = 0;
         for (ptrdiff_t b = 0; b < lanes; b += LANES)
-            nonzero += count_bits(v_nonzero(v_load(s + (first + j * step) * lanes + b)));
+            nonzero |= v_nonzero(v_load(s + (first + j * step) * lanes + b));
         list[1 + count] = list[length - j + count] = first + j * step; /* the one that is wrong is written over */
         count += nonzero != 0;
-        *numbers += nonzero;
     }
     list[0] = count;
     return count;
@@ -210,11 +213,11 @@ static int64_t list_chain(int64_t *restrict list, const real *restrict s, ptrdif
 
 /* The rows that are not zero, of each chain of a forward product, one after the other. */
 static int64_t list_chains(int64_t *restrict list, const real *restrict s, ptrdiff_t lanes, int64_t depth) {
-    int64_t blocks = chain_blocks(depth), count = 0, numbers = 0;
+    int64_t blocks = chain_blocks(depth), count = 0;
     for (int64_t index = 0; index < blocks; index++) {
         int64_t begin = chain_block(depth, index, blocks), end = chain_block(depth, index + 1, blocks);
         for (int64_t first = begin; first < end && first < begin + CHAINS; first++) {
-            int64_t listed = list_chain(list, s, lanes, first, end, CHAINS, &numbers);
+            int64_t listed = list_chain(list, s, lanes, first, end, CHAINS);
             list += 1 + listed;
             count += listed;
         }
