@@ -1,4 +1,4 @@
-"""The examples in C and Rust compile without a warning and learn (test_fuzz.py has the first under sanitizers)."""
+"""The examples in C and Rust compile without a warning, and all learn (test_fuzz.py has the first under sanitizers)."""
 
 import os
 import shutil
@@ -61,6 +61,13 @@ def test_the_example_in_rust_compiles_without_a_warning_and_learns(installed, tm
     built = subprocess.run([*command, tmp_path / "train"], capture_output=True, text=True)
     assert built.returncode == 0, built.stderr
     done = subprocess.run([tmp_path / "train"], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0 and "4 of 4 right" in done.stdout, done.stdout + done.stderr
+
+
+@pytest.mark.skipif(shutil.which("julia") is None, reason="needs julia")
+def test_the_example_in_julia_learns(installed):
+    command = ["julia", "--startup-file=no", ROOT / "examples/train.jl"]
+    done = subprocess.run(command, env=installed[1], capture_output=True, text=True)
     assert done.returncode == 0 and "4 of 4 right" in done.stdout, done.stdout + done.stderr
 
 
