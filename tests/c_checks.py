@@ -101,6 +101,14 @@ def zeros(dtype):
         test_c_zeros.check_infinity(40, dtype, pattern, "sgd", 0.1, 3)
 
 
+def bands(dtype):
+    """test_c_zeros: weights with moments learn as in other variants, in the order in which they lie or not."""
+    for sizes in (test_c_zeros.SIZES, test_c_zeros.LONG):
+        for pattern in ("none", "input", "differences"):
+            for batch in (64, 130):
+                test_c_zeros.check_variants(batch, dtype, pattern, "adam", sizes)
+
+
 def drives(dtype):
     """test_c_zeros: tiles to the bits of samples alone, and weights that are not finite."""
     for make in (test_zeros.resting, test_zeros.scattered):

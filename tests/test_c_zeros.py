@@ -11,6 +11,7 @@ from eqkernel.bindings import backend
 from eqkernel.bindings.layered import Workspace
 
 SIZES = (300, 131, 45, 10)  # no multiple of a vector, more units than are listed at once, chunks of several vectors
+LONG = (1100, 40, 10)  # rows of more weights than learn at once
 RULES = {"gradient": library.lib.EQK_GRADIENT, "sgd": library.lib.EQK_SGD, "momentum": library.lib.EQK_MOMENTUM,
          "adam": library.lib.EQK_ADAM}  # fmt: skip
 # The part of numbers that are zero: of the clamped input, of means, of differences.
@@ -20,13 +21,13 @@ ZEROS = {"none": (0, 0, 0), "input": (0.7, 0, 0), "differences": (0, 0, 0.7), "a
 class Update:
     """The update of a network from means and differences with zeros among them, called as C calls it."""
 
-    def __init__(self, batch, dtype, zeros="all", rule="gradient", decay=0.0, parts=1):
+    def __init__(self, batch, dtype, zeros="all", rule="gradient", decay=0.0, parts=1, sizes=SIZES):
         rng = np.random.default_rng(batch)
-        self.net = eq.Network.recurrent(*SIZES, dtype=dtype, backend="c", cost="squared-error",
+        self.net = eq.Network.recurrent(*sizes, dtype=dtype, backend="c", cost="squared-error",
                                         schedule=eq.SCHEDULES["converged"].but(gamma=0.5))  # fmt: skip
         workspace = Workspace(self.net.engine.layers, self.net.buffer, batch)
         self.layers, self.workspace, self.parts = self.net.engine.layers, workspace, parts
-        self.x = rng.random((batch, SIZES[0])).astype(dtype)
+        self.x = rng.random((batch, sizes[0])).astype(dtype)
         workspace.prepare(self.x, self.net.schedule)
         self.mean, self.difference = workspace.mean, workspace.difference
         for array, part in zip((self.x, self.mean, self.difference), ZEROS[zeros], strict=True):
@@ -107,6 +108,26 @@ def check_infinity(batch, dtype, zeros, rule, decay, parts):
 @pytest.mark.parametrize("zeros", ["input", "differences", "all"])
 def test_an_infinity_meets_its_zeros_and_all_else_is_the_same(zeros, rule, decay, batch, parts):
     check_infinity(batch, "float32", zeros, rule, decay, parts)
+
+
+def check_variants(batch, dtype, zeros, rule, sizes):
+    """Weights and moments are the same bits, though some learn in bands of rows."""
+    results = []
+    for name in VARIANTS:
+        update = Update(batch, dtype, zeros, rule, parts=2, sizes=sizes)
+        update.job.variant = library.VARIANTS[name]
+        results.append(np.concatenate(update.run()))
+    for name, result in zip(VARIANTS, results, strict=True):
+        np.testing.assert_array_equal(result, results[0], name)
+
+
+@pytest.mark.parametrize("sizes", [SIZES, LONG])
+@pytest.mark.parametrize("rule", ["momentum", "adam"])
+@pytest.mark.parametrize("zeros", ZEROS)
+@pytest.mark.parametrize("batch", [3, 64, 130])
+@pytest.mark.parametrize("dtype", test_verbs.DTYPES)
+def test_all_variants_learn_the_same(dtype, batch, zeros, rule, sizes):
+    check_variants(batch, dtype, zeros, rule, sizes)
 
 
 def test_the_scratch_must_be_as_large_as_was_asked_for():

@@ -41,6 +41,10 @@
 
 #include "phases.h"
 
+#include "learn.h"
+
+#include "bands.h"
+
 #include "update.h"
 
 #include "dense.h"

@@ -15,7 +15,7 @@ INLINE int go_by_samples(const real *s, int64_t count, int64_t depth, ptrdiff_t 
 static int backward_samples(real *restrict out, ptrdiff_t lanes, const real *restrict w, const real *restrict s,
                             int64_t rows, int64_t depth, real alpha, int keep, real *restrict room) {
     side samples = {s, 0, lanes, depth, 0, lanes}, columns = {w, 0, rows, depth, 0, rows};
-    listing l = listing_in(room + round_up(rows, CHAINS) * lanes, &samples, &columns, 1, depth);
+    listing l = listing_in(room + round_up(rows, CHAINS) * lanes, &samples, &columns, 1, depth, GROUP);
     const int64_t vectors = (rows + LANES - 1) / LANES, chunks = (vectors + SPAN - 1) / SPAN;
     real *place = keep ? room : out;
     vec poison = v_set(0);
@@ -26,7 +26,7 @@ static int backward_samples(real *restrict out, ptrdiff_t lanes, const real *res
         for (int64_t block = 0; block < l.blocks; block++) {
             uint64_t live = pack_chunk(l.chunk, &columns, at, some, wide, block * WORD, in_block(depth, block), &poison);
             for (int64_t j = 0; j < lanes;)
-                j += sum_units(&l, block, j, lanes - j, live, wide, l.sums + j * pitch, 1);
+                j += sum_units(&l, block, j, lanes - j, live, wide, l.sums + j * pitch, pitch, 1);
         }
         transpose(place + at * lanes, lanes, l.sums, pitch, lanes, some);
     }

@@ -94,14 +94,16 @@ static inline int64_t trace_room(const shape *g, int64_t chains) {
 }
 
 /* Products without zeros (zeros.h): samples whose zeros one word tells, units listed at once, lines of the cache that a
- * chunk is wide. */
-enum { WORD = 64, GROUP = 256, LINES = 8 };
+ * chunk is wide. Bands (bands.h): weights of a row that learn at once, lines of rows that a band has of so many. */
+enum { WORD = 64, GROUP = 256, LINES = 8, RUN = 1024, BAND = 6 };
 
 static inline int64_t blocks_of(int64_t depth) { return (depth + WORD - 1) / WORD; }
 
 /* Numbers of a unit that are listed in a block, and how many units are. */
 static inline int64_t held_of(int64_t depth, int64_t chains) { return depth < WORD ? round_up(depth, chains) : WORD; }
-static inline int64_t group_of(int64_t units, int64_t chains) { return units < GROUP ? round_up(units, chains) : GROUP; }
+static inline int64_t group_of(int64_t units, int64_t most, int64_t chains) {
+    return units < most ? round_up(units, chains) : most;
+}
 
 /* A smaller matrix has learnt before its zeros are found. */
 static inline int is_small(int64_t n_pre, int64_t n_post) { return n_pre < WORD || n_post < WORD / 2; }
@@ -109,15 +111,26 @@ static inline int is_small(int64_t n_pre, int64_t n_post) { return n_pre < WORD 
 /* For how many units there is room for sums: all of a group whose sums wait for the next block. More depth, no less room. */
 static inline int64_t summed_of(int64_t group, int64_t blocks) { return blocks > 1 && group > WORD ? group : WORD; }
 
-/* Numbers of scratch that `listing_in` lays out for so many units, and for the ends of a matrix. */
-static inline int64_t listing_room(int64_t units, int64_t depth, int64_t chains) {
-    int64_t group = group_of(units, chains), blocks = blocks_of(depth), sums = summed_of(group, blocks) * LINES * chains;
+/* Numbers of scratch that `listing_in` lays out for so many units, `most` at once. */
+static inline int64_t listing_room(int64_t units, int64_t most, int64_t depth, int64_t chains) {
+    int64_t group = group_of(units, most, chains), blocks = blocks_of(depth), sums = summed_of(group, blocks) * LINES * chains;
     int64_t numbers = WORD * LINES * chains + sums + blocks * group * held_of(depth, chains);
     return numbers + (blocks + 1) * group * chains / 8; /* and words of 8 bytes */
 }
 
+/* How many units of a matrix are listed at once: of one block, a whole run. */
+static inline int64_t most_listed(int64_t depth) { return blocks_of(depth) > 1 ? GROUP : RUN; }
+
+/* Of a band of its rows. */
+static inline int64_t band_room(int64_t n_pre, int64_t n_post, int64_t chains) {
+    int64_t run = group_of(n_pre, RUN, chains), most = BAND * chains * RUN;
+    return n_post < most / run ? round_up(n_post, chains) * run : most;
+}
+
+/* Of both, for the ends of a matrix. */
 static inline int64_t learning_room(int64_t n_pre, int64_t n_post, int64_t depth, int64_t chains) {
-    return is_small(n_pre, n_post) ? 0 : listing_room(n_pre > n_post ? n_pre : n_post, depth, chains);
+    int64_t units = n_pre > n_post ? n_pre : n_post, band = band_room(n_pre, n_post, chains);
+    return is_small(n_pre, n_post) ? 0 : band + listing_room(units, most_listed(depth), depth, chains);
 }
 
 /* The list of a tile's rows that are not zero (list_chains), for a layer of so many: their numbers, of 8 bytes, and a count
@@ -135,7 +148,7 @@ static inline int64_t largest_layer(const eqk_layer *layers, int64_t count) {
 
 /* What a product of a tile needs besides its factors: the list, rows in another order (chunks.h), a listing (samples.h). */
 static inline int64_t product_room(const eqk_layer *layers, int64_t count, int64_t lanes, int64_t chains) {
-    int64_t most = largest_layer(layers, count), samples = most < WORD ? 0 : listing_room(lanes, most, chains);
+    int64_t most = largest_layer(layers, count), samples = most < WORD ? 0 : listing_room(lanes, GROUP, most, chains);
     return list_room(most, chains) + (lanes > 1 ? round_up(most, chains) * lanes + samples : 0);
 }
 

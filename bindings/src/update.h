@@ -6,80 +6,6 @@
  * nothing cancels.
  */
 
-INLINE real *moment(real *moments, int64_t at) { return moments ? moments + at : 0; }
-
-/* What a rule makes of the gradient g of `some` weights: their move at rate 1. Their moments begin at m + at, v + at. */
-INLINE vec direction(const int rule, vec g, real *m, real *v, int64_t at, const vec *c, int64_t some) {
-    vec mean, square;
-    if (rule == EQK_MOMENTUM) {
-        g = v_fma(c[0], v_load_some(m + at, some), g);
-        v_store_some(m + at, g, some);
-    }
-    if (rule != EQK_ADAM)
-        return g;
-    mean = v_fma(c[0], v_load_some(m + at, some), v_mul(c[1], g));
-    square = v_fma(c[2], v_load_some(v + at, some), v_mul(v_mul(c[3], g), g));
-    v_store_some(m + at, mean, some);
-    v_store_some(v + at, square, some);
-    return v_div(v_mul(c[5], mean), v_add(v_sqrt(v_mul(c[6], square)), c[4]));
-}
-
-INLINE void learn_vector(const int rule, real *w, real *m, real *v, int64_t at, const real *gradient, const vec *c,
-                         vec rate, vec keep, int64_t some) {
-    vec g = v_load(gradient);
-    if (rule != EQK_GRADIENT) {
-        vec move = direction(rule, g, m, v, at, c, some);
-        g = v_fnma(rate, move, v_mul(keep, v_load_some(w + at, some)));
-    }
-    v_store_some(w + at, g, some);
-}
-
-INLINE void learn_by(const int rule, real *restrict w, real *restrict m, real *restrict v, ptrdiff_t stride,
-                     const real *restrict gradient, ptrdiff_t pitch, int64_t rows, int64_t count, const eqk_optimiser *o,
-                     real decay) {
-    vec rate = v_set((real)o->rate), keep = v_set(1 - (real)o->rate * decay), c[7];
-    for (int i = 0; i < 7; i++)
-        c[i] = v_set((real)o->constants[i]);
-    for (int64_t row = 0; row < rows; row++, gradient += pitch) {
-        int64_t i = 0, at = row * stride;
-        for (; i + LANES <= count; i += LANES)
-            learn_vector(rule, w, m, v, at + i, gradient + i, c, rate, keep, LANES);
-        if (i < count)
-            learn_vector(rule, w, m, v, at + i, gradient + i, c, rate, keep, count - i);
-    }
-}
-
-INLINE void step_rows(const JOB *job, int64_t at, ptrdiff_t stride, const real *restrict gradient, ptrdiff_t pitch,
-                    int64_t rows, int64_t count, real decay) {
-    const eqk_optimiser *o = &job->optimiser;
-    real *w = job->parameters + at, *m = moment(job->first, at), *v = moment(job->second, at);
-    switch (o->rule) {
-    case EQK_GRADIENT: learn_by(EQK_GRADIENT, w, m, v, stride, gradient, pitch, rows, count, o, decay); break;
-    case EQK_SGD: learn_by(EQK_SGD, w, m, v, stride, gradient, pitch, rows, count, o, decay); break;
-    case EQK_MOMENTUM: learn_by(EQK_MOMENTUM, w, m, v, stride, gradient, pitch, rows, count, o, decay); break;
-    default: learn_by(EQK_ADAM, w, m, v, stride, gradient, pitch, rows, count, o, decay);
-    }
-}
-
-/* One optimiser step on `rows` rows, `stride` apart, of `count` weights, which begin at `at`, given their gradient in
- * rows of whole vectors, `pitch` apart. */
-NOINLINE void learn(const JOB *job, int64_t at, ptrdiff_t stride, const real *restrict gradient, ptrdiff_t pitch,
-                    int64_t rows, int64_t count, real decay) {
-    step_rows(job, at, stride, gradient, pitch, rows, count, decay);
-}
-
-/* The same of rows of 2 LANES, of which the compiler makes no loop: a twentieth of an update of one sample. */
-NOINLINE void learn_pairs(const JOB *job, int64_t at, ptrdiff_t stride, const real *restrict gradient, int64_t rows) {
-    step_rows(job, at, stride, gradient, 2 * LANES, rows, 2 * LANES, (real)job->optimiser.decay);
-}
-
-/* One matrix: what its two ends did, (B, n_pre) and (B, n_post); d_pre is NULL where the lower end was clamped. */
-typedef struct {
-    const real *m_pre, *d_pre, *m_post, *d_post;
-    int64_t n_pre, n_post, batch, at; /* where the matrix lies in the parameters */
-    real scale;
-} synapse;
-
 INLINE void prefetch(const JOB *job, int64_t at) {
     PREFETCH(job->parameters + at);
     if (job->optimiser.rule >= EQK_MOMENTUM)
@@ -88,12 +14,13 @@ INLINE void prefetch(const JOB *job, int64_t at) {
         PREFETCH(job->second + at);
 }
 
+/* Learns, unless the gradient goes into a band. */
 INLINE void learn_block(const int rows, const int vectors, const JOB *job, const synapse *s, int64_t row, int64_t column,
-                        const int partial, int64_t some) {
+                        const int partial, int64_t some, real *band) {
     vec sum[BLOCK_A][8];
-    real gradient[BLOCK_A][2 * LANES];
-    int64_t at = s->at + row * s->n_pre + column;
-    for (int i = 0; i < rows; i++) /* the weights and moments arrive while we sum */
+    real own[BLOCK_A][2 * LANES], *gradient = band ? band + column : own[0];
+    const int64_t at = s->at + row * s->n_pre + column, pitch = band ? round_up(s->n_pre, CHAINS) : 2 * LANES;
+    for (int i = 0; !band && i < rows; i++) /* the weights and moments arrive while we sum */
         for (int v = 0; v < vectors; v++)
             prefetch(job, at + i * s->n_pre + v * LANES);
     clear_sums(rows, vectors, sum);
@@ -103,38 +30,44 @@ INLINE void learn_block(const int rows, const int vectors, const JOB *job, const
                    some);
     UNROLL for (int i = 0; i < rows; i++)
         UNROLL for (int v = 0; v < vectors; v++)
-            v_store(&gradient[i][v * LANES], v_mul(v_set(s->scale), sum[i][v]));
+            v_store(gradient + i * pitch + v * LANES, v_mul(v_set(s->scale), sum[i][v]));
+    if (band)
+        return;
     if (vectors == 2)
-        learn_pairs(job, at, s->n_pre, gradient[0], rows);
+        learn_pairs(job, at, s->n_pre, gradient, rows);
     else
-        learn(job, at, s->n_pre, gradient[0], 2 * LANES, rows, partial ? some : LANES, (real)job->optimiser.decay);
+        learn(job, at, s->n_pre, gradient, pitch, rows, partial ? some : LANES, (real)job->optimiser.decay);
 }
 
 #define LEARN_ROWS(name, rows) \
-    NOINLINE void name(const JOB *job, const synapse *s, int64_t row) { \
+    NOINLINE void name(const JOB *job, const synapse *s, int64_t row, real *band) { \
         int64_t column = 0; \
         for (; s->n_pre - column >= 2 * LANES; column += 2 * LANES) \
-            learn_block(rows, 2, job, s, row, column, 0, 0); \
+            learn_block(rows, 2, job, s, row, column, 0, 0, band); \
         for (; s->n_pre - column >= LANES; column += LANES) \
-            learn_block(rows, 1, job, s, row, column, 0, 0); \
+            learn_block(rows, 1, job, s, row, column, 0, 0, band); \
         if (column < s->n_pre) \
-            learn_block(rows, 1, job, s, row, column, 1, s->n_pre - column); \
+            learn_block(rows, 1, job, s, row, column, 1, s->n_pre - column, band); \
+        if (band) \
+            learn_band(job, s, row, 0, band, round_up(s->n_pre, CHAINS), rows, s->n_pre); \
     }
 LEARN_ROWS(learn_rows_a, BLOCK_A)
 LEARN_ROWS(learn_rows_b, BLOCK_B)
 LEARN_ROWS(learn_rows_c, BLOCK_C)
 LEARN_ROWS(learn_row, 1)
 
-static void learn_whole(const JOB *job, const synapse *s, int64_t begin, int64_t end) {
+static void learn_whole(const JOB *job, const synapse *s, int64_t begin, int64_t end, real *room) {
+    const int fits = BLOCK_A * round_up(s->n_pre, CHAINS) <= band_room(s->n_pre, s->n_post, CHAINS);
+    real *band = in_bands(job, s) && fits ? room : 0;
     int64_t row = begin;
     for (; end - row >= BLOCK_A; row += BLOCK_A)
-        learn_rows_a(job, s, row);
+        learn_rows_a(job, s, row, band);
     for (; end - row >= BLOCK_B; row += BLOCK_B)
-        learn_rows_b(job, s, row);
+        learn_rows_b(job, s, row, band);
     for (; end - row >= BLOCK_C; row += BLOCK_C)
-        learn_rows_c(job, s, row);
+        learn_rows_c(job, s, row, band);
     for (; row < end; row++)
-        learn_row(job, s, row);
+        learn_row(job, s, row, band);
 }
 
 /* Learns from sums (pre, post), `pitch` apart: `units` units of pre and `lanes` of post, whose first weight is `at`. */
@@ -193,7 +126,8 @@ static void learn_chunk(const JOB *job, const synapse *s, const listing *l, int6
             if (still && !any_word(l->seen + i, n))
                 continue;
             for (int64_t j = i, next; j < i + n; j = next) {
-                next = j + sum_units(l, block, j, i + n - j, live, wide, sums + (j - i) * pitch, last ? s->scale : 1);
+                next = j + sum_units(l, block, j, i + n - j, live, wide, sums + (j - i) * pitch, pitch,
+                                     last ? s->scale : 1);
                 if (far && last && l->across) {
                     int64_t row = some * (j - i) / n, end = some * (next - i) / n;
                     fetch_soon(job, s->at + (lane + row) * s->n_pre + unit + i, s->n_pre, end - row, n);
@@ -235,11 +169,18 @@ static void learn_matrix(const JOB *job, const synapse *s, int64_t begin, int64_
     if (stays(&job->optimiser) && posts < (double)s->n_post) /* what stays is not fetched */
         by_post -= 8.0 * vectors * ((double)s->n_post - posts);
     if (pres < 0 || (whole <= by_post && whole <= by_pre))
-        learn_whole(job, s, begin, end);
+        learn_whole(job, s, begin, end, room);
     else {
-        int across = by_pre < by_post;
-        listing l = listing_in(room, across ? &pre : &post, across ? &post : &pre, across, depth);
-        learn_without_zeros(job, s, &l);
+        const int across = by_pre < by_post, banded = in_bands(job, s) && !(across && blocks_of(depth) > 1);
+        const int64_t most = banded ? most_listed(depth) : GROUP;
+        real *rest = room + band_room(s->n_pre, s->n_post, CHAINS);
+        listing l = listing_in(rest, across ? &pre : &post, across ? &post : &pre, across, depth, most);
+        if (!banded)
+            learn_without_zeros(job, s, &l);
+        else if (across)
+            learn_bands_by_pre(job, s, &l, room);
+        else
+            learn_bands_by_post(job, s, &l, room);
     }
 }
 

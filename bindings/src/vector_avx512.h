@@ -91,9 +91,9 @@ enum { BLOCK_A = 14, BLOCK_B = 10, BLOCK_C = 4, FORWARD_A = 6, DOT_ROWS = 8 };
 /* Measured on Emerald Rapids: two multiply-adds of 512 bits a cycle and a first cache of 48 KB ask for wider spans, and what
  * lies beyond the second cache must be asked for in time. */
 enum { CHUNK = 128, DEEP = 256, AHEAD = 1 }; /* see chunks.h */
-enum { SPAN = 8, PAIRS = 1, WAIT = 4, BY_SAMPLES = 0 }; /* see zeros.h, samples.h */
+enum { SPAN = 8, PAIRS = 1, WAIT = 4, BY_SAMPLES = 0, IN_BANDS = 0 }; /* see zeros.h, samples.h, bands.h */
 #else
 enum { CHUNK = 0, DEEP = 0, AHEAD = 0 };
-enum { SPAN = 6, PAIRS = 1, WAIT = 4, BY_SAMPLES = 0 };
+enum { SPAN = 6, PAIRS = 1, WAIT = 4, BY_SAMPLES = 0, IN_BANDS = 0 };
 #endif
 enum { FILTERS_A = 16, FILTERS_B = 4, PIXELS = 6 };

@@ -47,7 +47,8 @@ static double count_side(const side *s, int64_t depth) {
     return first < 0 || second < 0 ? -1 : first + second;
 }
 
-/* The product of two ends: zeros of `units` are left out, vectors run along `lanes`. A group of units is listed: */
+/* The product of two ends: zeros of `units` are left out, vectors run along `lanes`. A group of units is listed, `most`
+ * or all of them: */
 typedef struct {
     side units, lanes;
     int across; /* the units are those of pre */
@@ -56,8 +57,8 @@ typedef struct {
     uint64_t *words, *seen;      /* which of them are not zero: (block, unit); in any block: (unit) */
 } listing;
 
-static listing listing_in(real *room, const side *units, const side *lanes, int across, int64_t depth) {
-    const int64_t blocks = blocks_of(depth), held = held_of(depth, CHAINS), group = group_of(units->n, CHAINS);
+static listing listing_in(real *room, const side *units, const side *lanes, int across, int64_t depth, int64_t most) {
+    const int64_t blocks = blocks_of(depth), held = held_of(depth, CHAINS), group = group_of(units->n, most, CHAINS);
     listing l = {*units, *lanes, across, depth, blocks, group, held, room, 0, 0, 0, 0};
     l.sums = l.chunk + WORD * LINES * CHAINS;
     l.values = l.sums + summed_of(group, blocks) * LINES * CHAINS;
@@ -121,13 +122,13 @@ static uint64_t pack_chunk(real *restrict chunk, const side *s, int64_t unit, in
 }
 
 /* sums (rows, vectors) = gain * (sums, if keep, + sum over the samples k of `word`: values[i, k] chunk[k]), for 1 or 2
- * rows, `pitch` apart as those of the chunk, and those of the values `held`. */
-INLINE void sum_span(const int rows, const int vectors, real *sums, const real *values, ptrdiff_t held, uint64_t word,
-                     const real *chunk, ptrdiff_t pitch, int keep, real gain) {
+ * rows, `apart`; those of the values are `held` apart, and those of the chunk `pitch`. */
+INLINE void sum_span(const int rows, const int vectors, real *sums, ptrdiff_t apart, const real *values, ptrdiff_t held,
+                     uint64_t word, const real *chunk, ptrdiff_t pitch, int keep, real gain) {
     vec sum[2][SPAN];
     UNROLL for (int i = 0; i < rows; i++)
         UNROLL for (int v = 0; v < vectors; v++)
-            sum[i][v] = keep ? v_load(sums + i * pitch + v * LANES) : v_set(0);
+            sum[i][v] = keep ? v_load(sums + i * apart + v * LANES) : v_set(0);
     for (; word; word &= word - 1) {
         int64_t k = lowest_bit(word);
         UNROLL for (int v = 0; v < vectors; v++) {
@@ -140,17 +141,17 @@ INLINE void sum_span(const int rows, const int vectors, real *sums, const real *
     }
     UNROLL for (int i = 0; i < rows; i++)
         UNROLL for (int v = 0; v < vectors; v++)
-            v_store(sums + i * pitch + v * LANES, v_mul(v_set(gain), sum[i][v]));
+            v_store(sums + i * apart + v * LANES, v_mul(v_set(gain), sum[i][v]));
 }
 
 /* The same of any number of vectors, in spans that differ by a vector at most. */
 #define SPAN_OF(rows, n) \
     case n: \
         if (n <= SPAN) \
-            sum_span(rows, n <= SPAN ? n : 1, sums, values, held, word, chunk, pitch, keep, gain); \
+            sum_span(rows, n <= SPAN ? n : 1, sums, apart, values, held, word, chunk, pitch, keep, gain); \
         break;
 #define SUM(name, rows) \
-    NOINLINE void name(real *restrict sums, const real *restrict values, ptrdiff_t held, uint64_t word, \
+    NOINLINE void name(real *restrict sums, ptrdiff_t apart, const real *restrict values, ptrdiff_t held, uint64_t word, \
                        const real *restrict chunk, int64_t vectors, int keep, real gain) { \
         const ptrdiff_t pitch = vectors * LANES; \
         for (int64_t spans = (vectors + SPAN - 1) / SPAN; spans > 0; spans--) { \
@@ -167,20 +168,21 @@ SUM(sum_unit, 1)
 SUM(sum_pair, 2)
 
 /* Sums of listed unit j over a block, or of a pair of units where few samples are zero in one of them alone: they share
- * what they load, and take .8 of the time for each sample that is left in either. Says of how many of `units`. */
+ * what they load, and take .8 of the time for each sample that is left in either; their sums are rows that lie `apart`. Says
+ * of how many of `units`. */
 INLINE int64_t sum_units(const listing *l, int64_t block, int64_t j, int64_t units, uint64_t live, int64_t vectors,
-                         real *sums, real gain) {
+                         real *sums, ptrdiff_t apart, real gain) {
     const real *values = l->values + (block * l->group + j) * l->held;
     const uint64_t *words = l->words + block * l->group + j, word = words[0] & live;
     const int keep = block > 0;
     if (PAIRS && units > 1) {
         uint64_t next = words[1] & live;
         if (5 * count_bits(word | next) <= 3 * (count_bits(word) + count_bits(next))) {
-            sum_pair(sums, values, l->held, word | next, l->chunk, vectors, keep, gain);
+            sum_pair(sums, apart, values, l->held, word | next, l->chunk, vectors, keep, gain);
             return 2;
         }
     }
-    sum_unit(sums, values, l->held, word, l->chunk, vectors, keep, gain);
+    sum_unit(sums, apart, values, l->held, word, l->chunk, vectors, keep, gain);
     return 1;
 }
 
