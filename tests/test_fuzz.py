@@ -12,7 +12,7 @@ from c_mutations import Mutation
 HERE = Path(__file__).parent / "fuzz"
 FEATURES = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
 EXAMPLES = BINDINGS / "examples"
-SANITIZERS = ["-O0", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+SANITIZERS = ["-O0", "-fsanitize=address,undefined,float-cast-overflow", "-fno-sanitize-recover=all"]
 NEEDS = {"avx2": " avx2 ", "avx512": " avx512f ", "bf16": " avx512_bf16 "}  # of the processor, by the start of a name
 pytestmark = pytest.mark.skipif(CC is None, reason="needs a C compiler")
 
@@ -74,6 +74,7 @@ PLANTED = (
     Mutation("a neuron let through", "layer->neuron <= EQK_FHN,", "layer->neuron <= EQK_FHN + 99,", "", "abi_f32"),
     Mutation("rows beyond a matrix packed", "first + i < rows ? depth - k : 0", "depth - k", "", "bf16_f32"),
     Mutation("scratch of filters short of a vector", "2 * post_size(g) + chains;", "2 * post_size(g);", "", "abi_f32"),
+    Mutation("no power of two for a rate beside a NaN", "x = v_min(v_set(0), x);", "", "", "avx2_f64"),
     Mutation("workspace a line short", "packed) * sizeof(EQK_REAL) + 64", "packed) * sizeof(EQK_REAL)", "", "abi_f32"),
 )
 

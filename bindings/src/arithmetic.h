@@ -47,6 +47,7 @@ INLINE vec exp_of_negative(vec x) {
     const vec whole_numbers = v_set((real)(1.5 * EXPONENT)), one = v_set(1); /* a sum as large as that has no fraction */
     vec n, r, t;
     x = v_max(v_set((real)((1 - BIAS) * 0.6931471805599453)), x);
+    x = v_min(v_set(0), x); /* above 0 beside a NaN, which hides the largest drive and makes all rates NaN */
     n = v_sub(v_add(v_mul(x, v_set((real)1.4426950408889634)), whole_numbers), whole_numbers);
     r = v_sub(v_sub(x, v_mul(n, v_set((real)high))), v_mul(n, v_set((real)low)));
     t = tanh_of(v_mul(v_set((real)0.5), r));
