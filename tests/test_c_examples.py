@@ -1,6 +1,7 @@
 """The examples in C and Rust compile without a warning, and all learn (test_fuzz.py has the first under sanitizers)."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -24,6 +25,14 @@ def run(*command, **options):
     assert done.returncode == 0 and not done.stderr, done.stderr
 
 
+def check_learnt(*command, **options):
+    """An example says that it has learnt XOR, and what it predicts is that."""
+    done = subprocess.run(command, capture_output=True, text=True, **options)
+    assert done.returncode == 0 and not done.stderr, done.stdout + done.stderr
+    assert "4 of 4 right" in done.stdout
+    assert [round(float(p)) for p in re.findall(r"xor \d: (\S+)", done.stdout)] == [0, 1, 1, 0]
+
+
 @pytest.fixture(scope="module")
 def library(tmp_path_factory):
     """The objects of the library, compiled strictly: those that others are tested with, but no emulated ones."""
@@ -37,9 +46,7 @@ def library(tmp_path_factory):
 def test_the_example_compiles_strictly_and_learns(library, tmp_path):
     program = tmp_path / "train"
     run(CC, *STRICT, "-O1", ROOT / "examples/train.c", *library, "-lm", "-o", program)
-    done = subprocess.run([program], capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "4 of 4 right" in done.stdout and not done.stderr
+    check_learnt(program)
 
 
 @pytest.fixture(scope="module")
@@ -60,15 +67,12 @@ def test_the_example_in_rust_compiles_without_a_warning_and_learns(installed, tm
     command = ["rustc", "--edition", "2021", "-D", "warnings", "-L", lib, ROOT / "examples/train.rs", "-o"]
     built = subprocess.run([*command, tmp_path / "train"], capture_output=True, text=True)
     assert built.returncode == 0, built.stderr
-    done = subprocess.run([tmp_path / "train"], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0 and "4 of 4 right" in done.stdout, done.stdout + done.stderr
+    check_learnt(tmp_path / "train", env=environment)
 
 
 @pytest.mark.skipif(shutil.which("julia") is None, reason="needs julia")
 def test_the_example_in_julia_learns(installed):
-    command = ["julia", "--startup-file=no", ROOT / "examples/train.jl"]
-    done = subprocess.run(command, env=installed[1], capture_output=True, text=True)
-    assert done.returncode == 0 and "4 of 4 right" in done.stdout, done.stdout + done.stderr
+    check_learnt("julia", "--startup-file=no", ROOT / "examples/train.jl", env=installed[1])
 
 
 @pytest.mark.skipif(shutil.which("pkg-config") is None, reason="needs pkg-config")
@@ -79,8 +83,7 @@ def test_an_installed_library_is_found_by_pkg_config(installed, tmp_path):
     assert flags.returncode == 0, flags.stderr
     build = [CC, "-std=c99", ROOT / "examples/train.c", *flags.stdout.split(), "-o", tmp_path / "train"]
     subprocess.run(build, check=True, env=environment)
-    done = subprocess.run([tmp_path / "train"], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0 and "4 of 4 right" in done.stdout, done.stderr
+    check_learnt(tmp_path / "train", env=environment)
 
 
 SETTLE = """#include <stdio.h>

@@ -143,6 +143,17 @@ def test_the_scratch_must_be_as_large_as_was_asked_for():
     assert sizes[0] == 0 < sizes[1] < sizes[2]
 
 
+@pytest.mark.parametrize("sizes", [SIZES, LONG])
+def test_a_larger_batch_needs_no_less_scratch(sizes):
+    """What was allotted for the largest batch must do for all."""
+    update = Update(200, "float32", sizes=sizes)
+    run, needed = library.functions(update.net.dtype), []
+    for batch in range(1, 201):
+        update.job.batch = batch
+        needed.append(run.update_workspace(update.job, 1))
+    assert needed == sorted(needed)
+
+
 @pytest.mark.parametrize("make", [test_zeros.resting, test_zeros.scattered])
 @pytest.mark.parametrize("dtype", test_verbs.DTYPES)
 def test_a_tile_settles_to_the_bits_of_its_samples_alone(dtype, make):

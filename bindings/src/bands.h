@@ -5,13 +5,6 @@
  * Its sums are those of update.h, to the same bits.
  */
 
-/* One matrix: what its two ends did, (B, n_pre) and (B, n_post); d_pre is NULL where the lower end was clamped. */
-typedef struct {
-    const real *m_pre, *d_pre, *m_post, *d_post;
-    int64_t n_pre, n_post, batch, at; /* where the matrix lies in the parameters */
-    real scale;
-} synapse;
-
 /* Whether the rows of a matrix learn so. */
 INLINE int in_bands(const JOB *job, const synapse *s) {
     return IN_BANDS && job->optimiser.rule >= EQK_MOMENTUM && !is_small(s->n_pre, s->n_post);
@@ -29,21 +22,19 @@ static void learn_bands_by_post(const JOB *job, const synapse *s, const listing 
     vec poison = v_set(0); /* both ends are known to be finite */
     for (int64_t column = 0, run; column < s->n_pre; column += run) {
         const int64_t left = s->n_pre - column, pitch = group_of(left, RUN, CHAINS);
-        run = left < RUN ? left : RUN;
-        const int64_t vectors = (run + LANES - 1) / LANES, chunks = (vectors + widest - 1) / widest;
         const int64_t most = room / pitch < l->group ? room / pitch : l->group;
+        run = left < RUN ? left : RUN;
+        const int64_t chunks = chunks_in(run, widest);
         for (int64_t unit = l->units.begin, count; unit < l->units.end; unit += count) {
             count = l->units.end - unit < most ? l->units.end - unit : most;
             list_units(l, unit, count);
-            for (int64_t c = 0; c < chunks; c++) {
-                int64_t first = vectors * c / chunks, wide = vectors * (c + 1) / chunks - first, at = first * LANES;
-                int64_t some = run - at < wide * LANES ? run - at : wide * LANES;
+            for (int64_t i = 0; i < chunks; i++) {
+                const stretch c = chunk_of(run, chunks, i);
                 for (int64_t block = 0; block < l->blocks; block++) {
                     real gain = block == l->blocks - 1 ? s->scale : 1;
-                    uint64_t live = pack_chunk(l->chunk, &l->lanes, column + at, some, wide, block * WORD,
-                                               in_block(l->depth, block), &poison);
+                    uint64_t live = pack_chunk(l, column, c, block, &poison);
                     for (int64_t j = 0; j < count;)
-                        j += sum_units(l, block, j, count - j, live, wide, band + j * pitch + at, pitch, gain);
+                        j += sum_units(l, block, j, count - j, live, c.wide, band + j * pitch + c.at, pitch, gain);
                 }
             }
             learn_band(job, s, unit, column, band, pitch, count, run);
@@ -54,24 +45,23 @@ static void learn_bands_by_post(const JOB *job, const synapse *s, const listing 
 /* Zeros of pre are left out, of samples in one block: the rows of a chunk. */
 static void learn_bands_by_pre(const JOB *job, const synapse *s, const listing *l, real *band) {
     enum { WIDEST = SPAN < BAND * CHAINS / LANES ? SPAN : BAND * CHAINS / LANES };
-    const int64_t lanes = l->lanes.end - l->lanes.begin, vectors = (lanes + LANES - 1) / LANES;
-    const int64_t chunks = (vectors + WIDEST - 1) / WIDEST;
+    const int64_t lanes = l->lanes.end - l->lanes.begin, chunks = chunks_in(lanes, WIDEST);
     vec poison = v_set(0);
     for (int64_t column = 0, run; column < s->n_pre; column += run) {
         const int64_t left = s->n_pre - column, pitch = group_of(left, RUN, CHAINS);
         run = left < RUN ? left : RUN;
         list_units(l, column, run);
-        for (int64_t c = 0; c < chunks; c++) {
-            int64_t first = vectors * c / chunks, wide = vectors * (c + 1) / chunks - first, at = first * LANES;
-            int64_t some = lanes - at < wide * LANES ? lanes - at : wide * LANES, row = l->lanes.begin + at;
-            uint64_t live = pack_chunk(l->chunk, &l->lanes, row, some, wide, 0, l->depth, &poison);
+        for (int64_t index = 0; index < chunks; index++) {
+            const stretch c = chunk_of(lanes, chunks, index);
+            const int64_t apart = c.wide * LANES;
+            uint64_t live = pack_chunk(l, l->lanes.begin, c, 0, &poison);
             for (int64_t i = 0, count; i < run; i += count) { /* as many units as their sums have room */
                 count = run - i < WORD ? run - i : WORD;
                 for (int64_t j = 0; j < count;)
-                    j += sum_units(l, 0, i + j, count - j, live, wide, l->sums + j * wide * LANES, wide * LANES, s->scale);
-                transpose(band + i, pitch, l->sums, wide * LANES, count, some);
+                    j += sum_units(l, 0, i + j, count - j, live, c.wide, l->sums + j * apart, apart, s->scale);
+                transpose(band + i, pitch, l->sums, apart, count, c.some);
             }
-            learn_band(job, s, row, column, band, pitch, some, run);
+            learn_band(job, s, l->lanes.begin + c.at, column, band, pitch, c.some, run);
         }
     }
 }

@@ -43,8 +43,6 @@
 
 #include "learn.h"
 
-#include "bands.h"
-
 #include "update.h"
 
 #include "dense.h"

@@ -16,19 +16,19 @@ static int backward_samples(real *restrict out, ptrdiff_t lanes, const real *res
                             int64_t rows, int64_t depth, real alpha, int keep, real *restrict room) {
     side samples = {s, 0, lanes, depth, 0, lanes}, columns = {w, 0, rows, depth, 0, rows};
     listing l = listing_in(room + round_up(rows, CHAINS) * lanes, &samples, &columns, 1, depth, GROUP);
-    const int64_t vectors = (rows + LANES - 1) / LANES, chunks = (vectors + SPAN - 1) / SPAN;
+    const int64_t chunks = chunks_in(rows, SPAN);
     real *place = keep ? room : out;
     vec poison = v_set(0);
     list_units(&l, 0, lanes);
-    for (int64_t c = 0; c < chunks; c++) {
-        int64_t first = vectors * c / chunks, wide = vectors * (c + 1) / chunks - first, at = first * LANES;
-        int64_t pitch = wide * LANES, some = rows - at < pitch ? rows - at : pitch;
+    for (int64_t i = 0; i < chunks; i++) {
+        const stretch c = chunk_of(rows, chunks, i);
+        const int64_t pitch = c.wide * LANES;
         for (int64_t block = 0; block < l.blocks; block++) {
-            uint64_t live = pack_chunk(l.chunk, &columns, at, some, wide, block * WORD, in_block(depth, block), &poison);
+            uint64_t live = pack_chunk(&l, 0, c, block, &poison);
             for (int64_t j = 0; j < lanes;)
-                j += sum_units(&l, block, j, lanes - j, live, wide, l.sums + j * pitch, pitch, 1);
+                j += sum_units(&l, block, j, lanes - j, live, c.wide, l.sums + j * pitch, pitch, 1);
         }
-        transpose(place + at * lanes, lanes, l.sums, pitch, lanes, some);
+        transpose(place + c.at * lanes, lanes, l.sums, pitch, lanes, c.some);
     }
     if (v_poison(poison) == 0)
         scale_sums(out, place, rows * lanes, alpha, keep);

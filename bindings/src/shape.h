@@ -118,19 +118,17 @@ static inline int64_t listing_room(int64_t units, int64_t most, int64_t depth, i
     return numbers + (blocks + 1) * group * chains / 8; /* and words of 8 bytes */
 }
 
-/* How many units of a matrix are listed at once: of one block, a whole run. */
-static inline int64_t most_listed(int64_t depth) { return blocks_of(depth) > 1 ? GROUP : RUN; }
-
-/* Of a band of its rows. */
+/* Numbers of a band of rows of a matrix. */
 static inline int64_t band_room(int64_t n_pre, int64_t n_post, int64_t chains) {
     int64_t run = group_of(n_pre, RUN, chains), most = BAND * chains * RUN;
     return n_post < most / run ? round_up(n_post, chains) * run : most;
 }
 
-/* Of both, for the ends of a matrix. */
+/* Of a band and a listing, of a run of units if one block has all samples, for the ends of a matrix. */
 static inline int64_t learning_room(int64_t n_pre, int64_t n_post, int64_t depth, int64_t chains) {
-    int64_t units = n_pre > n_post ? n_pre : n_post, band = band_room(n_pre, n_post, chains);
-    return is_small(n_pre, n_post) ? 0 : band + listing_room(units, most_listed(depth), depth, chains);
+    int64_t units = n_pre > n_post ? n_pre : n_post, group = listing_room(units, GROUP, depth, chains);
+    int64_t run = listing_room(units, RUN, depth < WORD ? depth : WORD, chains); /* more depth, no less room */
+    return is_small(n_pre, n_post) ? 0 : band_room(n_pre, n_post, chains) + (run > group ? run : group);
 }
 
 /* The list of a tile's rows that are not zero (list_chains), for a layer of so many: their numbers, of 8 bytes, and a count

@@ -6,6 +6,15 @@
  * nothing cancels.
  */
 
+/* One matrix: what its two ends did, (B, n_pre) and (B, n_post); d_pre is NULL where the lower end was clamped. */
+typedef struct {
+    const real *m_pre, *d_pre, *m_post, *d_post;
+    int64_t n_pre, n_post, batch, at; /* where the matrix lies in the parameters */
+    real scale;
+} synapse;
+
+#include "bands.h"
+
 INLINE void prefetch(const JOB *job, int64_t at) {
     PREFETCH(job->parameters + at);
     if (job->optimiser.rule >= EQK_MOMENTUM)
@@ -109,24 +118,23 @@ INLINE void fetch_soon(const JOB *job, int64_t at, ptrdiff_t stride, int64_t row
         }
 }
 
-/* Chunk `lane`..lane + some - 1 of the lanes, in `wide` vectors, meets the listed units unit..unit + count - 1. */
-static void learn_chunk(const JOB *job, const synapse *s, const listing *l, int64_t unit, int64_t count, int64_t lane,
-                        int64_t some, int64_t wide) {
+/* A chunk of the lanes meets the listed units unit..unit + count - 1. */
+static void learn_chunk(const JOB *job, const synapse *s, const listing *l, int64_t unit, int64_t count, stretch c) {
     const int still = stays(&job->optimiser), far = are_far(job);
     vec poison = v_set(0); /* both ends are known to be finite */
     /* Learning displaces the chunk from the first cache, but units that stay are found a few at a time. */
-    const int64_t pitch = wide * LANES, most = (still ? 4 : 32) * SPAN;
-    const int64_t few = l->across ? WORD : wide < most ? most / wide : 1;
+    const int64_t pitch = c.wide * LANES, most = (still ? 4 : 32) * SPAN, lane = l->lanes.begin + c.at, some = c.some;
+    const int64_t few = l->across ? WORD : c.wide < most ? most / c.wide : 1;
     for (int64_t block = 0; block < l->blocks; block++) {
         const int last = block == l->blocks - 1;
-        uint64_t live = pack_chunk(l->chunk, &l->lanes, lane, some, wide, block * WORD, in_block(l->depth, block), &poison);
+        uint64_t live = pack_chunk(l, l->lanes.begin, c, block, &poison);
         for (int64_t i = 0; i < count; i += few) { /* as many as learn at once */
             int64_t n = count - i < few ? count - i : few;
             real *sums = l->sums + (l->blocks > 1 ? i * pitch : 0);
             if (still && !any_word(l->seen + i, n))
                 continue;
             for (int64_t j = i, next; j < i + n; j = next) {
-                next = j + sum_units(l, block, j, i + n - j, live, wide, sums + (j - i) * pitch, pitch,
+                next = j + sum_units(l, block, j, i + n - j, live, c.wide, sums + (j - i) * pitch, pitch,
                                      last ? s->scale : 1);
                 if (far && last && l->across) {
                     int64_t row = some * (j - i) / n, end = some * (next - i) / n;
@@ -144,22 +152,19 @@ static void learn_chunk(const JOB *job, const synapse *s, const listing *l, int6
 }
 
 static void learn_without_zeros(const JOB *job, const synapse *s, const listing *l) {
-    const int64_t lanes = l->lanes.end - l->lanes.begin, vectors = (lanes + LANES - 1) / LANES;
-    const int64_t most = l->across ? SPAN : WORD * SPAN / in_block(l->depth, 0), chunks = (vectors + most - 1) / most;
+    const int64_t lanes = l->lanes.end - l->lanes.begin;
+    const int64_t chunks = chunks_in(lanes, l->across ? SPAN : WORD * SPAN / in_block(l->depth, 0));
     for (int64_t unit = l->units.begin; unit < l->units.end; unit += l->group) {
         int64_t count = l->units.end - unit < l->group ? l->units.end - unit : l->group;
         list_units(l, unit, count);
-        for (int64_t c = 0; c < chunks; c++) {
-            int64_t first = vectors * c / chunks, wide = vectors * (c + 1) / chunks - first, at = first * LANES;
-            int64_t some = lanes - at < wide * LANES ? lanes - at : wide * LANES;
-            learn_chunk(job, s, l, unit, count, l->lanes.begin + at, some, wide);
-        }
+        for (int64_t i = 0; i < chunks; i++)
+            learn_chunk(job, s, l, unit, count, chunk_of(lanes, chunks, i));
     }
 }
 
 /* Rows begin..end - 1, the way that takes least; all shares of a matrix go the same. */
 static void learn_matrix(const JOB *job, const synapse *s, int64_t begin, int64_t end, real *room) {
-    const int64_t depth = s->d_pre ? 2 * s->batch : s->batch, vectors = (s->n_pre + LANES - 1) / LANES;
+    const int64_t depth = s->d_pre ? 2 * s->batch : s->batch, vectors = vectors_in(s->n_pre);
     side post = {s->d_post, s->m_post, s->n_post, s->batch, begin, end};
     side pre = {s->m_pre, s->d_pre, s->n_pre, s->batch, 0, s->n_pre};
     double posts = is_small(s->n_pre, s->n_post) ? -1 : count_side(&post, depth);
@@ -171,10 +176,11 @@ static void learn_matrix(const JOB *job, const synapse *s, int64_t begin, int64_
     if (pres < 0 || (whole <= by_post && whole <= by_pre))
         learn_whole(job, s, begin, end, room);
     else {
-        const int across = by_pre < by_post, banded = in_bands(job, s) && !(across && blocks_of(depth) > 1);
-        const int64_t most = banded ? most_listed(depth) : GROUP;
+        const int across = by_pre < by_post, split = blocks_of(depth) > 1;
+        const int banded = in_bands(job, s) && !(across && split);
         real *rest = room + band_room(s->n_pre, s->n_post, CHAINS);
-        listing l = listing_in(rest, across ? &pre : &post, across ? &post : &pre, across, depth, most);
+        listing l = listing_in(rest, across ? &pre : &post, across ? &post : &pre, across, depth,
+                               banded && !split ? RUN : GROUP);
         if (!banded)
             learn_without_zeros(job, s, &l);
         else if (across)

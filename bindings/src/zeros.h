@@ -93,6 +93,21 @@ static void list_units(const listing *l, int64_t unit, int64_t count) {
     }
 }
 
+/* A chunk of lanes: where it begins, how many they are, in how many vectors. Chunks differ by a vector at most. */
+typedef struct {
+    int64_t at, some, wide;
+} stretch;
+
+INLINE int64_t vectors_in(int64_t lanes) { return (lanes + LANES - 1) / LANES; }
+INLINE int64_t chunks_in(int64_t lanes, int64_t widest) { return (vectors_in(lanes) + widest - 1) / widest; }
+
+INLINE stretch chunk_of(int64_t lanes, int64_t chunks, int64_t index) {
+    int64_t first = vectors_in(lanes) * index / chunks, wide = vectors_in(lanes) * (index + 1) / chunks - first;
+    int64_t at = first * LANES, left = lanes - at;
+    stretch c = {at, left < wide * LANES ? left : wide * LANES, wide};
+    return c;
+}
+
 INLINE int any_word(const uint64_t *words, int64_t n) {
     uint64_t any = 0;
     for (int64_t i = 0; i < n; i++)
@@ -100,17 +115,18 @@ INLINE int any_word(const uint64_t *words, int64_t n) {
     return any != 0;
 }
 
-/* Samples k..k + samples - 1 of units unit..unit + count - 1, in rows of `vectors` vectors; says which are not zero, and
- * adds to `poison` NaN for what is not finite. */
-static uint64_t pack_chunk(real *restrict chunk, const side *s, int64_t unit, int64_t count, int64_t vectors, int64_t k,
-                           int64_t samples, vec *poison) {
+/* A block's samples of a chunk of the lanes from `first` on, side by side; says which are not zero, and adds to `poison` NaN
+ * for what is not finite. */
+static uint64_t pack_chunk(const listing *l, int64_t first, stretch c, int64_t block, vec *poison) {
+    const int64_t samples = in_block(l->depth, block);
+    real *restrict chunk = l->chunk;
     uint64_t word = 0;
     vec sum = *poison;
-    for (int64_t b = 0; b < samples; b++, chunk += vectors * LANES) {
-        const real *source = sample_of(s, k + b) + unit;
+    for (int64_t b = 0; b < samples; b++, chunk += c.wide * LANES) {
+        const real *source = sample_of(&l->lanes, block * WORD + b) + first + c.at;
         int nonzero = 0;
-        for (int64_t i = 0; i < count; i += LANES) {
-            vec value = v_load_some(source + i, count - i);
+        for (int64_t i = 0; i < c.some; i += LANES) {
+            vec value = v_load_some(source + i, c.some - i);
             nonzero |= v_nonzero(value);
             sum = v_add(v_sub(value, value), sum);
             v_store(chunk + i, value);
@@ -189,7 +205,7 @@ INLINE int64_t sum_units(const listing *l, int64_t block, int64_t j, int64_t uni
 /* What a product takes without the zeros of its units, of which so many numbers are left: measured, in steps of a
  * vector of sums. */
 static double cost_without_zeros(int64_t units, int64_t lanes, int64_t depth, double left) {
-    const int64_t vectors = (lanes + LANES - 1) / LANES, spans = (vectors + SPAN - 1) / SPAN;
+    const int64_t vectors = vectors_in(lanes), spans = chunks_in(lanes, SPAN);
     const int64_t entry = (vectors > WAIT * spans ? vectors : WAIT * spans) + 2 * spans;
     const double listing = (double)units * (depth + 10 * spans), packing = (units / GROUP + 1) * 5.0 * depth * vectors;
     return left * (double)entry + listing + packing;
