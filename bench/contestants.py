@@ -86,12 +86,12 @@ def skipped(products: list[int], schedule: str, free: int, nudged: int, name: st
     return at_rest(products, order, free, False) + in_nudged
 
 
-def step_flops(p: Problem, free: int, nudged: int, channels: int = 1) -> float:
-    """Half-sweeps of a cross-entropy net; `channels` 1 for the difference form, 2 for a pair of states."""
+def step_flops(p: Problem, schedule: eqkernel.Schedule) -> float:
+    """Half-sweeps of a cross-entropy net, and its update."""
     drive, *hidden, readout = (w.size for w in p.weights)
-    inner = sum(hidden)
-    settle = drive + free * inner + readout + readout + channels * nudged * inner
-    return 2.0 * p.batch * (settle + drive + 2 * inner + readout)
+    inner, channels = sum(hidden), 1 if schedule.form == "difference" else 2
+    settle = drive + schedule.free_steps * inner + readout + readout + channels * schedule.nudged_steps * inner
+    return 2.0 * p.batch * (settle + drive + (1 if schedule.feed_forward else 2) * inner + readout)
 
 
 def backprop_flops(p: Problem) -> float:
@@ -217,8 +217,7 @@ def step_entries(p: Problem, optimiser: str, threads: int = 1) -> dict[str, Entr
         entries[name] = Entry((c := rival(p, optimiser, lr=1e-6)).run, c, "backprop", "", backprop_flops(p))
     for name in ("few-step", "single-sweep"):
         schedule = eqkernel.SCHEDULES[name]
-        channels = 1 if schedule.form == "difference" else 2
-        flops = step_flops(p, schedule.free_steps, schedule.nudged_steps, channels)
+        flops = step_flops(p, schedule)
         ours = replace(p, gamma=schedule.gamma)
         steps = f"{schedule.free_steps}+{schedule.nudged_steps}"
         for label, backend in OURS.items():

@@ -81,11 +81,8 @@ class Workspace(layered.Workspace):
         job.variant, job.batch, job.x = variant(), len(x), self.pointer(x)
         if self._schedule is schedule:
             return job
-        self._schedule, plan = schedule, job.schedule
-        plan.gamma, plan.step = schedule.gamma, schedule.step
-        plan.tolerance = schedule.tolerance if schedule.early_stop and schedule.tolerance else 0.0
-        plan.free_steps, plan.nudged_steps = schedule.free_steps, schedule.nudged_steps
-        plan.order, plan.nudge = ORDERS[schedule.order], NUDGES[schedule.nudge]
+        self._schedule = schedule
+        fill_schedule(job, schedule)
         return job
 
     def aim(
@@ -250,7 +247,7 @@ class Layered(layered.Layered):
         job.layers, job.count = ffi.from_buffer("eqk_layer[]", self.layers), len(self.layers)
         job.parameters, job.parameter_count = pointer(theta, dtype), theta.size
         job.mean, job.difference = (pointer(states, dtype) for states in flat)
-        job.schedule.gamma = schedule.gamma
+        fill_schedule(job, schedule)
         fill_optimiser(job, rule, rates, hyper)
         if first.size:
             job.first = pointer(first, dtype)
@@ -281,6 +278,15 @@ def positions(connection: Connection, network: Network) -> int:
         return 1
     g = connection.geometry(network.shapes)
     return g.map_height * g.map_width
+
+
+def fill_schedule(job: Any, schedule: Schedule) -> None:
+    """All of it but the form, which is the variant's too, and the precision."""
+    plan = job.schedule
+    plan.gamma, plan.step = schedule.gamma, schedule.step
+    plan.tolerance = schedule.tolerance if schedule.early_stop and schedule.tolerance else 0.0
+    plan.free_steps, plan.nudged_steps = schedule.free_steps, schedule.nudged_steps
+    plan.order, plan.nudge = ORDERS[schedule.order], NUDGES[schedule.nudge]
 
 
 def fill_optimiser(job: Any, rule: int | None, rates: tuple[float, float], hyper: tuple[float, ...]) -> None:

@@ -273,7 +273,7 @@ class Relaxation:
                 choose(synapse, None if pre is None else mean[pre], weight, extra)
             scale = self.network.scale(connection, schedule) / len(mean[0])
             synapse.hebbian(trace, None if pre is None else mean[pre], difference[post], scale, *extra)
-            if pre and post <= self.network.top:
+            if pre and post <= self.network.top and (pre == post or not schedule.feed_forward):
                 synapse.hebbian(trace, difference[pre], mean[post], scale, *extra)
             gradients.append(trace)
         return gradients

@@ -2,7 +2,7 @@
 
     converged      gamma 1, 30 + 10 even-odd steps, mean and difference: the setting of the literature
     few-step       gamma .003, 3 + 1 half-sweeps: weak feedback settles at once, the gradient stays exact (the default)
-    single-sweep   gamma .001, 1 + 1 half-sweeps: the limit in which this is backpropagation with secant derivatives
+    single-sweep   gamma .001, 1 + 1 half-sweeps: backpropagation, with secants in place of derivatives
 
 Weak feedback (gamma < 1) is exact, not an approximation: it is another energy, whose gradient is the plain Hebbian
 contrast times a constant for each layer (docs/theory.md).
@@ -74,6 +74,15 @@ class Schedule:
             raise EqkernelError("early_stop needs a tolerance")
         if self.nudge == "live" and self.form != "plus-minus":
             raise EqkernelError(f'a live nudge needs form="plus-minus", not {self.form!r}')
+
+    @property
+    def feed_forward(self) -> bool:
+        """Whether it is one half-sweep up and one down: no weight acts backwards on the free state, nor learns so.
+
+        Between layers the contrast is then d_post m_pre^T alone: in the difference form the gradient of the loss of that
+        one pass at any gamma. A lateral connection, whose two ends are one layer, learns from both (docs/theory.md).
+        """
+        return self.order == "sweep" and self.free_steps == self.nudged_steps == 1
 
     def but(self, **changes: Any) -> Schedule:
         """The same schedule with some fields changed; it is renamed to "custom"."""

@@ -93,6 +93,16 @@ def updates(dtype):
     mutations.updates("c", dtype)
 
 
+def one_pass(dtype):
+    """test_gradient: one half-sweep each way, float64."""
+    mutations.one_pass("c")
+
+
+def paces(dtype):
+    """test_backends: which schedules leave a product out of their update."""
+    test_backends.check_paces("c", dtype)
+
+
 def zeros(dtype):
     """test_c_zeros: updates without zeros, of shares too, and those that must not leave any out."""
     for pattern in ("input", "differences"):

@@ -136,6 +136,17 @@ def updates(backend="reference", dtype="float64"):
         test_backends.check_updates(net, kind, 17, 0)
 
 
+def one_pass(backend="reference"):
+    """test_gradient: one half-sweep each way, in fused kernels too."""
+    for kind in ("3 hidden", "conv, average"):
+        test_gradient.check_one_pass(*test_gradient.problem(kind, "cross-entropy", 0.5, backend), 0.5)
+
+
+def paces(backend="cpu", dtype="float64"):
+    """test_backends: which schedules leave a product out of their update."""
+    test_backends.check_paces(backend, dtype)
+
+
 def zeros(backend="cpu"):
     """test_zeros: Hebbian products and drives to the bit, and what is not finite."""
     for share in test_zeros.SPARE:
@@ -156,8 +167,8 @@ def cortex(backend="reference"):
 
 # A check fails by an assertion, or by a warning or refusal on its way there.
 CAUGHT = (AssertionError, eq.EqkernelError, eq.UnsettledWarning, RuntimeWarning)
-ALL = cortex, gradient, convolution, adjoint, taps, pooled_gradient, settled, bptt, neurons, phases, updates
-KERNELS = conv_verbs, winners, conv_updates, zeros
+ALL = cortex, gradient, convolution, adjoint, taps, pooled_gradient, settled, bptt, neurons, phases, updates, one_pass
+KERNELS = conv_verbs, winners, conv_updates, paces, zeros
 CHECKS = {check.__name__: check for check in ALL + KERNELS}
 
 
@@ -210,6 +221,7 @@ MUTATIONS = [Mutation(*row) for row in (
     # gradient
     ("batch sum for batch mean", Relaxation, "gradient", " / len(mean[0])", ""),
     ("half of the contrast dropped", Relaxation, "gradient", "if pre and", "if False and"),
+    ("a pass up learns backwards", Relaxation, "gradient", "not schedule.feed_forward", "True", "one_pass"),
     ("gamma to a wrong power", network.Network, "scale", "post - self.top", "post - self.top - 1"),
     ("gamma on the readout", network.Network, "scale", "connection.post > self.top", "False"),
     # drives and nudge
@@ -283,6 +295,9 @@ def plant(monkeypatch, mutation):
 KERNEL_MUTATIONS = [
     ("missing half in the lateral update", "update.py", "real(0.5, rate) * scales", "scales", "updates"),
     ("readout learns like a hidden layer", "update.py", "layer > 1 and not readout", "layer > 1", "gradient"),
+    ("a pass up learns backwards", "update.py", " and not feed_forward)", ")", "one_pass"),
+    ("laterals learn from one end", "update.py", "plan[layer, LATERAL], ONE,",
+     "plan[layer, LATERAL], int(not feed_forward),", "paces"),
     (
         "size of the gradient for its square",
         "update.py",

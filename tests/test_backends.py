@@ -53,6 +53,9 @@ def contract(net, kappa=0.55):
             parameter += np.random.default_rng(5).uniform(-0.2, 0.4, parameter.shape).astype(parameter.dtype)
 
 
+# Steps of both phases, and their order; one in three is feed-forward, and learns otherwise.
+PACE = st.tuples(st.integers(1, 7), st.integers(1, 5), st.sampled_from(["synchronous", "even-odd", "sweep"]))
+PACES = st.one_of(PACE, PACE, st.just((1, 1, "sweep")))
 OUTPUT = {"cross-entropy": "softmax", "binary-cross-entropy": "sigmoid"}  # other costs take any neuron
 
 
@@ -72,11 +75,12 @@ def networks(draw, backend=None, dtypes=DTYPES, skips=True):
         wires.append(eq.Dense(draw(st.integers(0, last - 3 if last > 2 else 0)), last - 1))
         wires = list(dict.fromkeys(wires))
     form, nudge = draw(st.sampled_from(FORMS))
+    free_steps, nudged_steps, order = draw(PACES)
     schedule = eq.Schedule(
         gamma=draw(st.sampled_from([1.0, 0.5, 0.01])),
-        free_steps=draw(st.integers(1, 7)),
-        nudged_steps=draw(st.integers(1, 5)),
-        order=draw(st.sampled_from(["synchronous", "even-odd", "sweep"])),
+        free_steps=free_steps,
+        nudged_steps=nudged_steps,
+        order=order,
         form=form,
         nudge=nudge,
         tolerance=None,
@@ -299,6 +303,20 @@ def unbounded(net):
     for mine, theirs in zip(other.parameters, net.parameters, strict=True):
         mine[...] = theirs
     return other
+
+
+def check_paces(backend, dtype):
+    """Which schedules are feed-forward, where the update leaves a product out."""
+    for pace in ((1, 1, "sweep"), (2, 1, "sweep"), (1, 2, "sweep"), (1, 1, "even-odd")):
+        plan = eq.Schedule("drawn", 0.5, *pace, tolerance=None)
+        net = eq.Network.recurrent(7, 13, 6, 5, bound=1e6, schedule=plan, dtype=dtype, backend=backend)
+        check_updates(net, "SGD", 17, 0)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("backend", HERE)
+def test_paces(backend, dtype):
+    check_paces(backend, dtype)
 
 
 @PROPERTY

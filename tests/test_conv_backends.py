@@ -10,7 +10,7 @@ from bounds import verb_bound
 from compiled import COMPILED, HERE, MODULES
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_backends import FORMS, OPTIMISERS, OUTPUT, check_phases, check_training, check_updates, contract
+from test_backends import FORMS, OPTIMISERS, OUTPUT, PACES, check_phases, check_training, check_updates, contract
 from test_verbs import DTYPES, LAYOUTS, PROPERTY, RATES, float64, seeds, within
 
 import eqkernel as eq
@@ -183,11 +183,12 @@ def networks(draw, dtypes=DTYPES):
     if draw(st.integers(0, 3)) == 0:
         wires.append(eq.Lateral(last - 1))
     form, nudge = draw(st.sampled_from(FORMS))
+    free_steps, nudged_steps, order = draw(PACES)
     schedule = eq.Schedule(
         gamma=draw(st.sampled_from([1.0, 0.5, 0.01])),
-        free_steps=draw(st.integers(1, 5)),
-        nudged_steps=draw(st.integers(1, 4)),
-        order=draw(st.sampled_from(["synchronous", "even-odd", "sweep"])),
+        free_steps=free_steps,
+        nudged_steps=nudged_steps,
+        order=order,
         form=form,
         nudge=nudge,
         tolerance=None,

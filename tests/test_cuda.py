@@ -258,6 +258,12 @@ def test_updates(kind):
         check()
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_paces(dtype):
+    with shim.running():
+        test_backends.check_paces("cuda", dtype)
+
+
 @pytest.mark.parametrize("kind", test_gradient.SIZES)
 @pytest.mark.parametrize("neuron", ["tanh", "fhn"])
 def test_the_contrast_is_the_gradient(kind, neuron):

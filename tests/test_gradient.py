@@ -122,6 +122,53 @@ def test_every_order_settles_to_the_same_gradient(order, backend):
     check_order_of_error(net, x, y, ["centered"])
 
 
+def slopes(net, x, y, schedule):
+    """dL/dparameter by central differences of the loss after the free phase."""
+
+    def loss():
+        target = np.eye(net.sizes[-1])[y]
+        return net.cost.loss(eq.free_phase(net, x, schedule).output, target).mean()
+
+    found = [np.empty_like(parameter) for parameter in net.parameters]
+    for parameter, slope in zip(net.parameters, found, strict=True):
+        for i in np.ndindex(parameter.shape):
+            kept = parameter[i]
+            parameter[i] = kept + 1e-5
+            above = loss()
+            parameter[i] = kept - 1e-5
+            slope[i] = (above - loss()) / 2e-5
+            parameter[i] = kept
+    return found
+
+
+def check_one_pass(net, x, y, gamma):
+    """One half-sweep each way: the gradient of the loss of the pass up but for O(beta^2), at any gamma."""
+    single = eq.SCHEDULES["single-sweep"].but(gamma=gamma)
+    exact = slopes(net, x, y, single)
+    errors = [relative_error(eq.ep_gradient(net, x, y, beta, schedule=single), exact) for beta in (0.3, 0.03)]
+    rounding = 1e-9  # of the slopes
+    assert errors[1] < 1e-4 and errors[1] < errors[0] / 50 + rounding, str(errors)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("gamma", [1.0, 1e-3])
+@pytest.mark.parametrize("cost", COSTS)
+@pytest.mark.parametrize("kind", ["1 hidden", "3 hidden", "conv, average", "conv, max"])
+def test_one_half_sweep_each_way_gives_the_gradient_of_its_own_pass(kind, cost, gamma, backend):
+    """No weight has acted backwards on the free state, so none may learn from having done so."""
+    check_one_pass(*problem(kind, cost, gamma, backend), gamma)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_lateral_learns_from_both_ends_in_any_schedule(backend):
+    net, x, y = problem("recurrent", backend=backend)
+    estimate = eq.ep_gradient(net, x, y, schedule="single-sweep")
+    laterals = [g for connection, g in zip(net.connections, estimate, strict=True) if connection.stem == "lateral"]
+    assert laterals and all(g.any() for g in laterals)
+    for g in laterals:
+        np.testing.assert_allclose(g, g.T, rtol=1e-12, atol=1e-12 * abs(g).max())
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("neuron", ["sigmoid", "hard-sigmoid"])
 @pytest.mark.parametrize("cost", COSTS)

@@ -214,9 +214,10 @@ EQK_API eqk_status EQK(nudged_phase)(const EQK(job) * job, int64_t first, int64_
 EQK_API eqk_status EQK(settle)(const EQK(job) * job, int64_t first, int64_t last);
 
 /* The Hebbian contrast of mean and difference, and one step of the optimiser, for share `part` of `parts` of the rows
- * of every matrix; shares may run in threads of their own. It overwrites work, of which it needs
- * eqk_update_workspace(job, parts) bytes (0 for a network of small matrices). A lateral matrix stays symmetric but for
- * rounding: who trains for long symmetrises it now and then. */
+ * of every matrix; shares may run in threads of their own. Of W it is d_post m_pre^T + m_post d_pre^T, and after one
+ * half-sweep up and one down (EQK_SWEEP, 1 + 1 steps), when no feedback has reached the free state, the first product alone.
+ * It overwrites work, of which it needs eqk_update_workspace(job, parts) bytes (0 for a network of small matrices). A
+ * lateral matrix stays symmetric but for rounding: who trains for long symmetrises it now and then. */
 EQK_API size_t EQK(update_workspace)(const EQK(job) * job, int64_t parts);
 EQK_API eqk_status EQK(update)(const EQK(job) * job, int64_t part, int64_t parts);
 

@@ -1,12 +1,12 @@
 /* The fused Hebbian update: the contrast of a block of weights, then the optimiser's step while it is in the cache.
  *
- *     trace = sum_b  d_post[b] m_pre[b]^T + m_post[b] d_pre[b]^T          (the clamped input has d_pre = 0)
+ *     trace = sum_b  d_post[b] m_pre[b]^T + m_post[b] d_pre[b]^T
  *
- * m and d are the mean and the difference of the nudged states, so the difference is formed before the product and
- * nothing cancels.
+ * The clamped input has d_pre = 0, and from layer to layer a feed-forward schedule has the first product alone. m and d are
+ * the mean and the difference of the nudged states, so the difference is formed before the product and nothing cancels.
  */
 
-/* One matrix: what its two ends did, (B, n_pre) and (B, n_post); d_pre is NULL where the lower end was clamped. */
+/* One matrix: what its two ends did, (B, n_pre) and (B, n_post); d_pre is NULL where it has no part. */
 typedef struct {
     const real *m_pre, *d_pre, *m_post, *d_post;
     int64_t n_pre, n_post, batch, at; /* where the matrix lies in the parameters */
@@ -229,6 +229,11 @@ static void learn_bias(const JOB *job, const real *d_post, int64_t rows, int64_t
     }
 }
 
+/* One half-sweep up and one down: no weight acts backwards on the free state, nor learns so. */
+INLINE int feed_forward(const eqk_schedule *s) {
+    return s->order == EQK_SWEEP && s->free_steps == 1 && s->nudged_steps == 1;
+}
+
 /* Share `part` of `parts` of the rows of every connection. -gamma^(l - top) / B turns the contrast of connections into
  * layer l into the gradient of the mean loss; a readout, outside the energy, has no power of gamma. */
 static void update(const JOB *job, int64_t part, int64_t parts) {
@@ -245,7 +250,7 @@ static void update(const JOB *job, int64_t part, int64_t parts) {
             power *= job->schedule.gamma;
         real scale = (real)(-1 / power / (double)batch);
         const real *mean = job->mean + batch * layers[l].row, *difference = job->difference + batch * layers[l].row;
-        int inner = l > 1 && l <= top;
+        int inner = l > 1 && l <= top && !feed_forward(&job->schedule);
         synapse dense = {l > 1 ? job->mean + batch * layers[l - 1].row : job->x,
                          inner ? job->difference + batch * layers[l - 1].row : 0,
                          mean, difference, below, n, batch, layers[l].weight, scale};

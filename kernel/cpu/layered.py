@@ -292,8 +292,8 @@ class Layered:
 
         def part(index: int, parts: int) -> None:
             update.update_part(
-                self.plan.table, theta, first, second, x, flat_mean, flat_difference, winners, scales, rooms[index],
-                index, parts, rate, decay, rule, constants,
+                self.plan.table, theta, first, second, x, flat_mean, flat_difference, winners, scales,
+                schedule.feed_forward, rooms[index], index, parts, rate, decay, rule, constants,
             )  # fmt: skip
 
         spread(part, threads, 2.0 * (self.plan.hoisted + 2 * self.plan.products) * batch)

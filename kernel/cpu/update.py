@@ -1,10 +1,11 @@
 """The fused Hebbian update: for a few rows of a weight matrix at a time, the contrast, then the optimiser's step.
 
-    trace = sum_b  d_post[b] m_pre[b]^T + m_post[b] d_pre[b]^T          (the clamped input has d_pre = 0)
+    trace = sum_b  d_post[b] m_pre[b]^T + m_post[b] d_pre[b]^T
 
-m and d are the mean and the difference of the nudged states, so the difference is formed before the product and nothing
-cancels. The trace of a block of rows stays in the cache until the optimiser has used it. Where many of the numbers are
-zero the products skip them (`zeros`), each in the way that is fastest.
+The clamped input has d_pre = 0, and from layer to layer a feed-forward schedule has the first product alone. m and d are
+the mean and the difference of the nudged states, so the difference is formed before the product and nothing cancels.
+The trace of a block of rows stays in the cache until the optimiser has used it. Where many of the numbers are zero the
+products skip them (`zeros`), each in the way that is fastest.
 """
 
 from __future__ import annotations
@@ -130,14 +131,14 @@ def update_filters(
 
 @kernel
 def update_part(
-    plan, theta, first, second, x, means, differences, winners, scales, trace, part, parts,
+    plan, theta, first, second, x, means, differences, winners, scales, feed_forward, trace, part, parts,
     rate, decay, rule, hyper,
 ):  # fmt: skip
     """One thread's share of the rows of every connection of a layered network.
 
     x (B * n_0,); means, differences and winners hold blocks (B, n_l) of layers 1..L, winners none without max pooling;
     scales[l] = -gamma^(l - top) / B turns the contrast of connections into layer l into the gradient of the mean loss,
-    and scales[0] says whether layer L is a readout. With rule GRADIENT theta receives the gradient.
+    and scales[0] says whether layer L is a readout; feed_forward is the schedule's. With rule GRADIENT theta receives the gradient.
     """
     batch, last = x.size // plan[0, SIZE], plan.shape[0] - 1
     none = real(0.0, rate)
@@ -146,7 +147,7 @@ def update_part(
         begin, end = share(n, part, parts)
         channel, end_channel = share(plan[layer, BIASES], part, parts)
         readout = layer == last and scales[0] != none
-        pre = int(layer > 1 and not readout)
+        pre = int(layer > 1 and not readout and not feed_forward)
         pre_mean = x if layer == 1 else means
         pre_at = 0 if layer == 1 else batch * plan[layer - 1, ROW]
         if is_conv(plan, layer):

@@ -1,16 +1,18 @@
 // The Hebbian contrast and the optimiser's step in one kernel, for every connection of a layered network in one launch.
 //
-//     trace = sum_b  d_post[b] m_pre[b]^T + m_post[b] d_pre[b]^T          (the clamped input has d_pre = 0)
+//     trace = sum_b  d_post[b] m_pre[b]^T + m_post[b] d_pre[b]^T
 //
-// m and d are the mean and the difference of the nudged states, so the difference is formed before the product and
-// nothing cancels. A bias is the weight of one more input that is always 1 and never differs: the last column of the
-// product. The trace stays in registers until the optimiser has used it.
+// The clamped input has d_pre = 0, and from layer to layer a feed-forward schedule has the first product alone. m and d
+// are the mean and the difference of the nudged states, so the difference is formed before the product and nothing
+// cancels. A bias is the weight of one more input that is always 1 and never differs: the last column of the product. The
+// trace stays in registers until the optimiser has used it.
 #include "neurons.cuh"
 #include "gemm.cuh"
 
 // One row of `table` a matrix: where its weights and its biases begin in theta (biases: -1 if it has none), its sizes,
 // where the states of its two ends begin in mean and difference (pre: -1 for the clamped input x), whether its
-// presynaptic end differs too, and which of `scales` turns the trace into the gradient.
+// presynaptic end differs too (0: no; 1: unless feed_forward; 2: yes), and which of `scales` turns the trace into the
+// gradient.
 enum { WEIGHT, BIAS, N_PRE, N_POST, PRE, POST, BOTH, SCALE, COLUMNS };
 
 struct Rule { // as Optimiser.hyper() gives it; decay is decoupled and spares biases
@@ -69,14 +71,14 @@ struct WithBias {
 // gradient. The grid is (tiles across, tiles down, matrices) of the largest matrix.
 extern "C" __global__ void __launch_bounds__(GEMM_THREADS, GEMM_BLOCKS)
 update(const int* table, const real* scales, real* theta, real* first, real* second, const real* x, const real* mean,
-       const real* difference, int batch, int rule, real rate, real decay,
+       const real* difference, int batch, int feed_forward, int rule, real rate, real decay,
        real h0, real h1, real h2, real h3, real h4, real h5, real h6) {
     const int* row = table + blockIdx.z * COLUMNS;
     const int n_pre = row[N_PRE], n_post = row[N_POST], top = blockIdx.y * TILE, left = blockIdx.x * TILE;
     const bool biased = row[BIAS] >= 0;
     if (top >= n_post || left >= n_pre + biased) return;
     real sum[PART_ROWS][PART_COLUMNS] = {};
-    for (int half = 0; half <= row[BOTH]; half++) {
+    for (int half = 0; half <= (row[BOTH] > feed_forward); half++) {
         const real* post = half ? mean : difference;
         const real* pre = row[PRE] < 0 ? x : (half ? difference : mean) + (long long)batch * row[PRE];
         multiply(sum, Matrix{post + (long long)batch * row[POST], n_post, 1, n_post},

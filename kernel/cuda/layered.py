@@ -234,7 +234,7 @@ class Layered:
             both = layer > 1 and not readout
             rows.append((plan[layer, tiles.WEIGHT], plan[layer, tiles.BIAS], below, n, pre, here, both, layer))
             if plan[layer, tiles.LATERAL] >= 0:
-                rows.append((plan[layer, tiles.LATERAL], -1, n, n, here, here, True, last + layer))
+                rows.append((plan[layer, tiles.LATERAL], -1, n, n, here, here, 2, last + layer))
         largest = max(rows, key=lambda row: row[2] * row[3])
         how = product(largest[3], largest[2] + (largest[1] >= 0), self.network.dtype)
         tile = how.defines["TILE"]
@@ -266,7 +266,7 @@ class Layered:
             "hebbian", "update", self.network.dtype, self.product.grid, self.product.threads,
             (
                 self.device_table, self._scales(schedule, len(mean[0])), theta, first, second, mean[0], _flat(mean),
-                _flat(difference), len(mean[0]), rule, *map(float, rates), *constants,
+                _flat(difference), len(mean[0]), int(schedule.feed_forward), rule, *map(float, rates), *constants,
             ),
             **self.product.defines,
         )  # fmt: skip
