@@ -11,6 +11,7 @@ from tempfile import TemporaryFile
 import click
 
 from .backends import BACKENDS
+from .cpu.threads import MOST_THREADS
 from .errors import EqkernelError
 from .interop import to_host
 from .network import Network
@@ -30,7 +31,7 @@ BACKEND = click.option("--backend", type=choice(["auto", *BACKENDS]), default="a
 DATA = click.option(
     "--data", "place", type=FOLDER, help="Folder of the data set; else $EQKERNEL_DATA, else it is downloaded."
 )
-THREADS = click.option("--threads", type=click.IntRange(1, 1024), help="Threads of the kernels.")
+THREADS = click.option("--threads", type=click.IntRange(1, MOST_THREADS), help="Threads of the kernels.")
 SEED = click.option(
     "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of weights and shuffles."
 )

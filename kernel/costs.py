@@ -17,7 +17,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from .errors import EqkernelError, all_finite, lookup
+from .errors import EqkernelError, all_finite, as_array, lookup
 
 
 class Cost(ABC):
@@ -53,10 +53,7 @@ class Cost(ABC):
 
     def shaped(self, y: ArrayLike, classes: int, dtype: DTypeLike) -> NDArray:
         """As `targets`, but numbers may be anything, and a C-ordered, aligned array of the type comes back itself."""
-        try:
-            y = np.asarray(y)
-        except ValueError as error:
-            raise EqkernelError(f"y is not an array: {error}") from error
+        y = as_array("y", y)
         if y.size == 0:
             raise EqkernelError("y is empty: a batch needs at least one sample")
         if y.ndim == 1:

@@ -69,7 +69,7 @@ def batches(x: Any, y: Any, size: int, seed: int | None, drop_last: bool = False
 
     The last pair may be smaller; `drop_last` leaves it out.
     """
-    x, y = _pair(x, y)
+    x, y = as_pair(x, y)
     if not is_whole(size, 1):
         raise EqkernelError(f"batch size is {size!r}: it must be a whole number of at least 1")
     if seed is not None:
@@ -84,7 +84,7 @@ def validation_split(x: Any, y: Any, fraction: float = 0.1, seed: int = 0) -> Sp
     """(x, y, x_held, y_held): a `fraction` of each class, drawn by `seed`, is held out; y is labels (n,)."""
     if not (is_finite(fraction) and 0 < fraction < 1):
         raise EqkernelError(f"validation fraction is {fraction!r}: it must lie between 0 and 1")
-    x, y = _pair(x, y)
+    x, y = as_pair(x, y)
     if y.ndim != 1:
         raise EqkernelError(f"a validation split takes labels (n,), not y of shape {y.shape}")
     check_seed(seed)
@@ -119,7 +119,7 @@ def rings(n: int, classes: int, seed: int, noise: float = 0.01) -> tuple[NDArray
     return np.clip(x, 0, 1).astype(np.float32), y
 
 
-def _pair(x: Any, y: Any) -> tuple[Any, Any]:
+def as_pair(x: Any, y: Any) -> tuple[Any, Any]:
     """x and y as arrays, whosever these are; EqkernelError unless they have as many rows."""
     x, y = (a if hasattr(a, "shape") else as_array(name, a) for name, a in (("x", x), ("y", y)))
     if not (len(x.shape) and len(y.shape)):

@@ -11,7 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.fft import dctn, idctn, irfftn, rfftn
 
 from .backends import fastest, verbs
-from .errors import DivergenceError, EqkernelError, check_seed, is_finite, is_whole, lookup
+from .errors import DivergenceError, EqkernelError, as_array, check_seed, is_finite, is_whole, lookup
+from .interop import laid_out
 from .reference.diffusion import BEYOND
 from .reference.field import Constants, rates
 
@@ -224,7 +225,7 @@ class FitzHughNagumo:
         return {"diffusion": (float(flip), ", a larger dx"), "rotation": (float(turn), "")}
 
     def _checked(self, value: ArrayLike, name: str) -> NDArray:
-        array = np.asarray(value, self.dtype)
+        array = laid_out(name, as_array(name, value), self.dtype)
         if array.shape not in ((), self.shape):
             raise EqkernelError(f"{name} has shape {self.shape}, not {array.shape}")
         if not np.isfinite(array).all():

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .errors import EqkernelError
+from .errors import EqkernelError, as_array
 from .interop import laid_out
 from .optimisers import Optimiser
 from .outcomes import Outcome
@@ -87,12 +87,12 @@ def step_at_once(
             return None
         return None if whole is None else _finished(network, whole, optimiser, plan, len(x) if np.ndim(y) == 1 else 0)
     try:
-        given = np.asarray(y)
+        given = as_array("y", y)
         if given.ndim == 1 and given.dtype.kind in "iu":
             labels = laid_out("y", given, np.dtype(np.int64))
         else:
             target = check_target(network, given, len(x))
-    except (EqkernelError, ValueError):
+    except EqkernelError:
         return None
     if len(given) != len(x) or (whole := at_once(x, target, labels, float(beta), variant, plan, optimiser)) is None:
         return None

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .cortex import Adjustment, Reward
-from .data import batches
+from .data import as_pair, batches
 from .errors import EqkernelError, is_whole
 from .learning import predict, train_step
 from .network import Network
@@ -61,9 +61,11 @@ def fit(
     """
     if not is_whole(epochs, 1):
         raise EqkernelError(f"epochs is {epochs!r}: it must be a whole number of at least 1")
-    for given in (y, *(() if held_out is None else held_out[1:])):
-        if np.ndim(given) != 1 or not len(given):
-            raise EqkernelError(f"fit takes labels (n,), at least one, not y of shape {np.shape(given)}")
+    for _, labels in (as_pair(x, y), *(() if held_out is None else (as_pair(*held_out),))):
+        if labels.ndim != 1 or not len(labels):
+            raise EqkernelError(f"fit takes labels (n,), at least one, not y of shape {tuple(labels.shape)}")
+    if held_out is not None:
+        predict(net, held_out[0][:1])  # refuses now what would end the first epoch
     report = callback or (lambda epoch: None)
     history = []
     for number in range(1, epochs + 1):

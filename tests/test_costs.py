@@ -112,7 +112,7 @@ BAD = [
     ([[1, 0, np.nan]], "y holds a NaN"),
     ([[1, 0, -np.inf]], "y holds a NaN, an infinity"),
     ([[1e300, 0, 0]], "y holds a NaN, an infinity or a number too large for float32"),
-    ([[0, 1], [0]], "y is not an array"),
+    ([[0, 1], [0]], "y cannot be read as an array"),
 ]
 
 

@@ -99,6 +99,13 @@ def test_x_beyond_float32_is_refused_and_large_finite_x_is_not():
     free_phase(net, np.full((200, 6), 3e38, np.float32) * np.float32([1, -1, 1, -1, 1, -1]))
 
 
+class Tensor:
+    """Refuses NumPy, as PyTorch's do that require a gradient."""
+
+    def __array__(self, *given, **options):
+        raise RuntimeError("call detach first")
+
+
 BAD_Y = {
     "too short": (Y[:4], "x has 5 samples and y has 4"),
     "too long": (np.append(Y, 1), "x has 5 samples and y has 6"),
@@ -111,7 +118,8 @@ BAD_Y = {
     "object labels": (Y.astype(object), "labels have type object"),
     "a number": (1, "shape"),
     "None": (None, "shape|needs y"),
-    "ragged": ([[1, 0, 0], [0]], "y is not an array"),
+    "ragged": ([[1, 0, 0], [0]], "y cannot be read as an array"),
+    "a tensor with a gradient": (Tensor(), "y cannot be read as an array: call detach first"),
     "too wide": (np.eye(4)[Y], r"shape \(5, 4\)"),
     "fewer targets": (TARGETS[:4], "x has 5 samples and y has 4"),
     "complex": (TARGETS.astype(complex), "type complex128"),
@@ -418,7 +426,8 @@ ELSEWHERE = {
         lambda: Network.dense(2, 3, 2, backend="reference"),
         "'reference' has no float32, only float64: choose dtype='float64'",
     ),
-    "threads 0": (lambda: eqkernel.set_threads(0), "threads must be a whole number of at least 1, not 0"),
+    "threads 0": (lambda: eqkernel.set_threads(0), "threads must be a whole number from 1 to 1024, not 0"),
+    "too many threads": (lambda: eqkernel.set_threads(1025), "threads must be a whole number from 1 to 1024, not 1025"),
     "threads negative": (lambda: eqkernel.set_threads(-2), "threads"),
     "threads fractional": (lambda: eqkernel.set_threads(1.5), "threads"),
     "threads bool": (lambda: eqkernel.set_threads(True), "threads"),

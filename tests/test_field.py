@@ -286,6 +286,9 @@ def test_what_is_not_finite_is_refused_or_found():
         field.u = np.full((16, 16), np.nan)
     with pytest.raises(EqkernelError, match=r"v has shape \(16, 16\), not \(3,\)"):
         field.v = np.zeros(3)
+    for given, message in (("rest", "u has type <U4: it must hold real numbers"), ([[1], [2, 3]], "u cannot be read")):
+        with pytest.raises(EqkernelError, match=message):
+            field.u = given
     with pytest.raises(EqkernelError, match="finite numbers"):
         field.poke(3, 3, 2, np.inf)
     with pytest.raises(EqkernelError, match="whole number"):

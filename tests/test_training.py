@@ -94,6 +94,9 @@ def test_what_has_no_labels_is_refused_before_anything_is_learned(problem):
     ):
         with pytest.raises(EqkernelError, match=r"fit takes labels \(n,\), at least one, not y of shape"):
             fit(net, *data, epochs=1, optimiser=optimiser, **options)
+    for held_out, message in (((x, y[:1]), "they must be as many"), ((x[:, :-1], y), "x has shape")):
+        with pytest.raises(EqkernelError, match=message):
+            fit(net, x, y, epochs=1, optimiser=optimiser, held_out=held_out)
     with pytest.raises(EqkernelError, match=r"adjustment must be an Adjustment\(rate, steps\), not 0.1"):
         fit(net, x, y, epochs=1, optimiser=optimiser, adjustment=0.1)
     np.testing.assert_array_equal(net.buffer, before)

@@ -26,6 +26,7 @@ WORTH_A_THREAD = 5e7  # operations, 0.25 ms where half of them fall out with the
 AWAKE = 1e-3  # seconds that a thread waits awake: more than there is between two training steps
 HEAD_START = 3e-6  # seconds from the bell until the caller has come to his own part, and the GIL is free
 NAPS = 64  # works, at most, after which a worker sleeps at once, having waited awake in vain
+MOST_THREADS = 1024
 SHARES = 2  # parts a thread, at most: more even the ends out, and cost a call each
 
 
@@ -140,10 +141,10 @@ if hasattr(os, "register_at_fork"):
 
 
 def set_threads(count: int) -> None:
-    """Use `count` threads in the CPU kernels from now on; results do not depend on it."""
+    """Use `count` threads in the CPU kernels from now on, MOST_THREADS at most; results do not depend on it."""
     global _threads
-    if not is_whole(count, 1):
-        raise EqkernelError(f"threads must be a whole number of at least 1, not {count!r}")
+    if not is_whole(count, 1) or count > MOST_THREADS:
+        raise EqkernelError(f"threads must be a whole number from 1 to {MOST_THREADS}, not {count!r}")
     _threads = count
 
 
