@@ -79,8 +79,9 @@ class Schedule:
     def feed_forward(self) -> bool:
         """Whether it is one half-sweep up and one down: no weight acts backwards on the free state, nor learns so.
 
-        Between layers the contrast is then d_post m_pre^T alone: in the difference form the gradient of the loss of that
-        one pass at any gamma. A lateral connection, whose two ends are one layer, learns from both (docs/theory.md).
+        Between layers the contrast is then d_post m_pre^T alone: in the difference form the gradient of the loss of
+        that one pass at any gamma. A lateral connection, whose two ends are one layer, learns from both
+        (docs/theory.md).
         """
         return self.order == "sweep" and self.free_steps == self.nudged_steps == 1
 

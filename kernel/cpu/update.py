@@ -2,10 +2,10 @@
 
     trace = sum_b  d_post[b] m_pre[b]^T + m_post[b] d_pre[b]^T
 
-The clamped input has d_pre = 0, and from layer to layer a feed-forward schedule has the first product alone. m and d are
-the mean and the difference of the nudged states, so the difference is formed before the product and nothing cancels.
-The trace of a block of rows stays in the cache until the optimiser has used it. Where many of the numbers are zero the
-products skip them (`zeros`), each in the way that is fastest.
+The clamped input has d_pre = 0, and from layer to layer a feed-forward schedule has the first product alone. m and d
+are the mean and the difference of the nudged states, so the difference is formed before the product and nothing
+cancels. The trace of a block of rows stays in the cache until the optimiser has used it. Where many of the numbers are
+zero the products skip them (`zeros`), each in the way that is fastest.
 """
 
 from __future__ import annotations
@@ -138,7 +138,8 @@ def update_part(
 
     x (B * n_0,); means, differences and winners hold blocks (B, n_l) of layers 1..L, winners none without max pooling;
     scales[l] = -gamma^(l - top) / B turns the contrast of connections into layer l into the gradient of the mean loss,
-    and scales[0] says whether layer L is a readout; feed_forward is the schedule's. With rule GRADIENT theta receives the gradient.
+    and scales[0] says whether layer L is a readout; feed_forward is the schedule's. With rule GRADIENT theta receives
+    the gradient.
     """
     batch, last = x.size // plan[0, SIZE], plan.shape[0] - 1
     none = real(0.0, rate)
