@@ -56,6 +56,15 @@ def contract(net, kappa=0.55):
 # Steps of both phases, and their order; one in three is feed-forward, and learns otherwise.
 PACE = st.tuples(st.integers(1, 7), st.integers(1, 5), st.sampled_from(["synchronous", "even-odd", "sweep"]))
 PACES = st.one_of(PACE, PACE, st.just((1, 1, "sweep")))
+
+
+@st.composite
+def schedules(draw):
+    form, nudge = draw(st.sampled_from(FORMS))
+    gain, step = draw(st.sampled_from([1.0, 0.5, 0.01])), draw(st.sampled_from([1.0, 0.5]))
+    return eq.Schedule("drawn", gain, *draw(PACES), form, nudge, tolerance=None, step=step)
+
+
 OUTPUT = {"cross-entropy": "softmax", "binary-cross-entropy": "sigmoid"}  # other costs take any neuron
 
 
@@ -74,18 +83,7 @@ def networks(draw, backend=None, dtypes=DTYPES, skips=True):
     if skips and draw(st.integers(0, 3)) == 0:
         wires.append(eq.Dense(draw(st.integers(0, last - 3 if last > 2 else 0)), last - 1))
         wires = list(dict.fromkeys(wires))
-    form, nudge = draw(st.sampled_from(FORMS))
-    free_steps, nudged_steps, order = draw(PACES)
-    schedule = eq.Schedule(
-        gamma=draw(st.sampled_from([1.0, 0.5, 0.01])),
-        free_steps=free_steps,
-        nudged_steps=nudged_steps,
-        order=order,
-        form=form,
-        nudge=nudge,
-        tolerance=None,
-        step=draw(st.sampled_from([1.0, 0.5])),
-    )
+    schedule = draw(schedules())
     dtype, seed = draw(st.sampled_from(dtypes)), draw(seeds)
     net = eq.Network(layers, wires, cost, schedule, dtype, backend or HERE[seed % len(HERE)], seed)
     contract(net)

@@ -10,7 +10,7 @@ from bounds import verb_bound
 from compiled import COMPILED, HERE, MODULES
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_backends import FORMS, OPTIMISERS, OUTPUT, PACES, check_phases, check_training, check_updates, contract
+from test_backends import OPTIMISERS, OUTPUT, check_phases, check_training, check_updates, contract, schedules
 from test_verbs import DTYPES, LAYOUTS, PROPERTY, RATES, float64, seeds, within
 
 import eqkernel as eq
@@ -182,18 +182,7 @@ def networks(draw, dtypes=DTYPES):
     wires += [eq.Dense(last - 1, last), eq.Bias(last)]
     if draw(st.integers(0, 3)) == 0:
         wires.append(eq.Lateral(last - 1))
-    form, nudge = draw(st.sampled_from(FORMS))
-    free_steps, nudged_steps, order = draw(PACES)
-    schedule = eq.Schedule(
-        gamma=draw(st.sampled_from([1.0, 0.5, 0.01])),
-        free_steps=free_steps,
-        nudged_steps=nudged_steps,
-        order=order,
-        form=form,
-        nudge=nudge,
-        tolerance=None,
-        step=draw(st.sampled_from([1.0, 0.5])),
-    )
+    schedule = draw(schedules())
     net = eq.Network(layers, wires, cost, schedule, draw(st.sampled_from(dtypes)), backend, draw(seeds))
     contract(net)
     return net

@@ -2,9 +2,10 @@
 
 `dense`, `conv`, `bias`, `lateral` and `neurons` hold the verbs. For layered networks `layered` takes over with fused
 kernels: `chain` settles a tile of samples (laid out as `tiles` and `plan` say) by its `drives`, and `update` forms the
-Hebbian contrast and applies the optimiser. Under all of them `microkernel` and `gemm` are the matrix product, `gather`
-and `zeros` the one that skips zeros, `correlate`, `pooling` and `trace` the parts of a convolution, `arithmetic` the
-scalar functions, `compile` the one way a kernel is compiled and `threads` those that it is spread over.
+Hebbian contrast and applies the optimiser, which `learner` asks for. Under all of them `microkernel` and `gemm` are the
+matrix product, `gather` and `zeros` the one that skips zeros, `correlate`, `pooling` and `trace` the parts of a
+convolution, `arithmetic` the scalar functions, `compile` the one way a kernel is compiled and `threads` those that it
+is spread over.
 """
 
 from __future__ import annotations

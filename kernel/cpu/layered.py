@@ -24,6 +24,7 @@ from ..schedules import FORMS, NUDGES, ORDERS, Schedule
 from ..step import Whole
 from . import chain, conv, tiles, update
 from .drives import are_finite
+from .learner import Learner
 from .microkernel import VECTOR_BYTES
 from .plan import Plan
 from .threads import get_threads, spread
@@ -100,7 +101,7 @@ class Workspace:
         return sum(array.nbytes for array in vars(self).values() if isinstance(array, np.ndarray))
 
 
-class Layered:
+class Layered(Learner):
     """The phases of one layered network."""
 
     def __init__(self, network: Network, plan: Plan) -> None:
@@ -260,24 +261,6 @@ class Layered:
         self.update(mean, difference, optimiser, schedule)
         correct = 0 if labels is None else int(np.count_nonzero(output.argmax(axis=1) == labels))
         return Whole(free, nudged, loss, correct)
-
-    def update(self, mean: list[NDArray], difference: list[NDArray], optimiser: Optimiser, schedule: Schedule) -> None:
-        """One optimiser step on every connection."""
-        if optimiser.rule is None:
-            return optimiser.apply(self.network, self.gradient(mean, difference, schedule))
-        first, second = optimiser.moments_for(self.network.buffer)
-        rates = optimiser.rate(), optimiser.weight_decay
-        self._update(
-            self.network.buffer, first, second, mean, difference, schedule, optimiser.rule, rates, optimiser.hyper()
-        )
-
-    def gradient(self, mean: list[NDArray], difference: list[NDArray], schedule: Schedule) -> list[NDArray]:
-        """The descent gradient of the mean loss, one array a connection."""
-        network = self.network
-        out, none = np.zeros_like(network.buffer), np.zeros(0, network.dtype)
-        self._update(out, none, none, mean, difference, schedule, update.GRADIENT, (0.0, 0.0), ())
-        shapes = zip(network.offsets, network.parameters, strict=True)
-        return [out[at : at + w.size].reshape(w.shape) for at, w in shapes]
 
     def _update(self, theta, first, second, mean, difference, schedule, rule, rates, hyper) -> None:  # type: ignore[no-untyped-def]
         dtype, batch, threads = self.network.dtype, len(mean[0]), get_threads()

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..costs import SquaredError
-from ..cpu import tiles, update
+from ..cpu import tiles
+from ..cpu.learner import Learner
 from ..interop import on_device, targets_of, to_network
 from ..optimisers import Optimiser
 from ..outcomes import Outcome, judge
@@ -62,7 +63,7 @@ def room() -> int:
     return current().shared_memory - 1024
 
 
-class Layered:
+class Layered(Learner):
     """The phases of one layered network on the device.
 
     A free state that is not finite makes the residual NaN: `reports_nan` spares the host a look at the output.
@@ -231,7 +232,7 @@ class Layered:
             n, below, here = self.sizes[layer], self.sizes[layer - 1], self.rows[layer]
             readout = layer > self.network.top
             pre = -1 if layer == 1 else self.rows[layer - 1]
-            both = layer > 1 and not readout
+            both = int(layer > 1 and not readout)
             rows.append((plan[layer, tiles.WEIGHT], plan[layer, tiles.BIAS], below, n, pre, here, both, layer))
             if plan[layer, tiles.LATERAL] >= 0:
                 rows.append((plan[layer, tiles.LATERAL], -1, n, n, here, here, 2, last + layer))
@@ -241,24 +242,6 @@ class Layered:
         across = max(-(-(row[2] + (row[1] >= 0)) // tile) for row in rows)
         down = max(-(-row[3] // tile) for row in rows)
         return np.array(rows, np.int32), how._replace(grid=(int(across), int(down), len(rows)))
-
-    def update(self, mean: list[Any], difference: list[Any], optimiser: Optimiser, schedule: Schedule) -> None:
-        """One optimiser step on every connection."""
-        if optimiser.rule is None:
-            return optimiser.apply(self.network, self.gradient(mean, difference, schedule))
-        first, second = optimiser.moments_for(self.network.buffer)
-        rates = optimiser.rate(), optimiser.weight_decay
-        self._update(
-            self.network.buffer, first, second, mean, difference, schedule, optimiser.rule, rates, optimiser.hyper()
-        )
-
-    def gradient(self, mean: list[Any], difference: list[Any], schedule: Schedule) -> list[Any]:
-        """The descent gradient of the mean loss, one array a connection."""
-        network = self.network
-        out, none = np.zeros_like(network.buffer), network.buffer[:0]
-        self._update(out, none, none, mean, difference, schedule, update.GRADIENT, (0.0, 0.0), ())
-        shapes = zip(network.offsets, network.parameters, strict=True)
-        return [out[at : at + w.size].reshape(w.shape) for at, w in shapes]
 
     def _update(self, theta, first, second, mean, difference, schedule, rule, rates, hyper) -> None:  # type: ignore[no-untyped-def]
         constants = [float(c) for c in hyper] + [0.0] * (7 - len(hyper))
