@@ -31,6 +31,9 @@ TARGETS = [
     ("784-256r-10", 64, "settle", "eqkernel, even-odd", "torch no_grad, hoisted", 1.0),
     ("784-256r-10", 1, "settle", "eqkernel, even-odd", "torch no_grad, hoisted", 2.5),
     ("512 x 784", 64, "hebbian + adam", "eqkernel", "torch mm + fused Adam", 2.0),
+    # The contrast of two phases, as any layer needs it; and that of a clamped input, which is half of the work.
+    ("512 x 784", 64, "hebbian + adam", "eqkernel c", "torch mm of both traces + fused Adam", 2.3),
+    ("512 x 784", 64, "hebbian + adam", "eqkernel c", "torch mm + fused Adam", 2.3),
     (CONV, 32, "settle", "eqkernel, even-odd", "torch no_grad, even-odd", 1.0),
     (CONV, 32, "settle", "eqkernel, even-odd", "torch no_grad, NCHW", 2.3),
     (CONV, 32, "settle", "eqkernel c, even-odd", "torch no_grad, even-odd", 1.25),
@@ -232,7 +235,8 @@ installed library reaches in the same process.
 - **whole step** is one training step (β = 0.02, cross-entropy) at weights trained for three epochs on
   enlarged digits. The *few-step* and *single-sweep* schedules of eqkernel do far less work than the
   literature's 30 + 10 steps: set them beside backpropagation, never beside a settle of 30 + 10. Single-sweep
-  is backpropagation up to secant derivatives. The cosine of backpropagation is with the gradient of its own
+  is backpropagation up to secant derivatives; it follows the loss of its own pass, and is held to the equilibrium of
+  its γ here as the others are. The cosine of backpropagation is with the gradient of its own
   feed-forward network. The work of a step does not depend on β; a larger β crosses more corners of the hard
   sigmoid and lowers eqkernel's cosine.
 - **the convolutional network**, 5 × 5 stride 2 to 16 maps, 3 × 3 to 16, and a readout, sigmoids throughout: its
