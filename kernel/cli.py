@@ -238,6 +238,8 @@ def predict(
     console, net = Console(), read(weights, backend)
     names = TASKS[dataset].labels if dataset else tuple(map(str, range(net.sizes[-1])))
     if dataset:
+        if net.sizes[-1] != len(names):
+            raise EqkernelError(f"{weights} has {net.sizes[-1]} outputs, and {dataset} {len(names)} classes")
         _, _, x, y = TASKS[dataset].load(place)
         console.print(report.confusion(predicted(net, x), y, names))
     for path in images:

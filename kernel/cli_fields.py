@@ -84,7 +84,7 @@ def field(
     else:
         save_frames(pictures or [image_of(grid.u)], out)
     click.echo(
-        f"{size} cells, {steps} steps of {grid.dt:.4g}: t = {grid.time:.1f}, residual {grid.residual:.1e}, "
+        f"{grid.u.size:,} cells, {steps} steps of {grid.dt:.4g}: t = {grid.time:.1f}, residual {grid.residual:.1e}, "
         f"energy {grid.energy:.6g}; saved {out}"
     )
 

@@ -232,9 +232,12 @@ def read_image(path: Path, features: int, invert: bool = False) -> NDArray[np.fl
             pixels = np.load(io.BytesIO(raw), allow_pickle=False)
         else:
             side = round(features**0.5)
-            pixels = np.asarray(Image.open(io.BytesIO(raw)).convert("L").resize((side, side)))
+            picture = Image.open(io.BytesIO(raw))
+            if picture.mode[0] in "IF":  # 16 bits and more, which a conversion to bytes would clip
+                raise ValueError(f"pixels of mode {picture.mode}, not bytes")
+            pixels = np.asarray(picture.convert("L").resize((side, side)))
     except (OSError, EOFError, ValueError) as error:
-        raise EqkernelError(f"{path} is truncated or no image ({error}): give .npy or a picture") from error
+        raise EqkernelError(f"{path} is truncated or no image ({error}): give .npy or a picture of bytes") from error
     values = np.ravel(pixels / 255 if pixels.dtype == np.uint8 else pixels)
     if values.size != features or values.dtype.kind not in "fiub":
         found = f"{pixels.dtype} {pixels.shape}"

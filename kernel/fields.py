@@ -63,6 +63,8 @@ class FitzHughNagumo:
                 raise EqkernelError(f"{name} must not be negative: {what} of {value} does not exist")
             if name in ("eps", "alpha", "dx") and value <= 0:
                 raise EqkernelError(f"{name} must be positive, not {value}")
+        if not 0 < dx * dx < np.inf or 1 / (dx * dx) == np.inf:
+            raise EqkernelError(f"dx={dx!r}: 1 / dx^2, by which diffusion is multiplied, is no number that counts")
         check_seed(seed)
         lookup("boundary", boundary, BEYOND)
         if str(dtype) not in ("float32", "float64"):
@@ -176,7 +178,7 @@ class FitzHughNagumo:
 
     def slaved(self, u: ArrayLike) -> NDArray:
         """v = B^-1 (u - beta), stationary beside u, B = alpha - Dv/eps lap; exact, by cosine or Fourier transform."""
-        source = np.asarray(u, float) - self.beta
+        source = np.broadcast_to(self._checked(u, "u", np.dtype(float)), self.shape) - self.beta
         axes = [self._wavenumbers(n) for n in self.shape]
         if self.boundary == "neumann":
             q = np.add.outer(*axes) if len(axes) == 2 else axes[0]
@@ -224,8 +226,8 @@ class FitzHughNagumo:
         turn = (-trace[rotating] / area[rotating]).min(initial=np.inf)
         return {"diffusion": (float(flip), ", a larger dx"), "rotation": (float(turn), "")}
 
-    def _checked(self, value: ArrayLike, name: str) -> NDArray:
-        array = laid_out(name, as_array(name, value), self.dtype)
+    def _checked(self, value: ArrayLike, name: str, dtype: np.dtype | None = None) -> NDArray:
+        array = laid_out(name, as_array(name, value), self.dtype if dtype is None else dtype)
         if array.shape not in ((), self.shape):
             raise EqkernelError(f"{name} has shape {self.shape}, not {array.shape}")
         if not np.isfinite(array).all():

@@ -17,8 +17,8 @@ from .alignment import LINE, aligned
 from .backends import choose, load_backend
 from .connections import Bias, Connection, Dense, Lateral
 from .costs import Cost, CrossEntropy, find_cost
-from .errors import EqkernelError, as_dtype, check_seed, is_finite, is_whole
-from .interop import to_host, write
+from .errors import EqkernelError, as_array, as_dtype, check_seed, is_finite, is_whole
+from .interop import on_device, to_host, write
 from .neurons import find_neuron
 from .relaxation import Relaxation
 from .schedules import Schedule, find_schedule
@@ -66,9 +66,12 @@ class Parameters(tuple[NDArray, ...]):
     """Views of one buffer. To set one is to write its numbers: an array of its shape, or one number for all."""
 
     def __setitem__(self, index: SupportsIndex, values: ArrayLike) -> None:
-        if np.shape(values) not in ((), self[index].shape):
-            raise EqkernelError(f"parameter {index} has shape {self[index].shape}, not {np.shape(values)}")
-        write(self[index], to_host(values))
+        given = as_array(f"parameter {index}", to_host(values) if on_device(values) else values)
+        if given.shape not in ((), self[index].shape):
+            raise EqkernelError(f"parameter {index} has shape {self[index].shape}, not {given.shape}")
+        if given.dtype.kind not in "fiub":
+            raise EqkernelError(f"parameter {index} must be real numbers, not of type {given.dtype}")
+        write(self[index], given)
 
 
 FIXED = {"layers", "connections", "cost", "dtype", "backend", "buffer", "parameters"}  # what an engine is built on

@@ -120,7 +120,7 @@ def nudged_phase(
     check_nudge(network, beta, variant)
     if not isinstance(free, Equilibrium) or free.engine is not network.engine:
         raise EqkernelError("free is not an equilibrium of this network: pass what its free_phase returned")
-    plan = plan_of(network, free.schedule if schedule is None else schedule)
+    plan = _after(free.schedule, plan_of(network, free.schedule if schedule is None else schedule))
     if network.arrays is np:
         with turn_of(network):
             return _nudged(network, free, y, float(beta), variant, plan, reuse)
@@ -128,6 +128,14 @@ def nudged_phase(
     with turn_of(network), stream_of(network, free.state[0]):
         nudged = _nudged(network, free, y, float(beta), variant, plan, reuse)
         return nudged._replace(mean=back(nudged.mean), difference=back(nudged.difference))
+
+
+def _after(free: Schedule, plan: Schedule) -> Schedule:
+    """The schedule of a nudged phase, with the steps of the free one: the update asks what the free state has felt."""
+    if plan is free:
+        return plan
+    steps = free.free_steps if free.order == plan.order else max(plan.free_steps, 2)
+    return plan if steps == plan.free_steps else plan.but(free_steps=steps)
 
 
 def _nudged(

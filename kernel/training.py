@@ -5,13 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from .cortex import Adjustment, Reward
+from .costs import one_hot
 from .data import as_pair, batches
-from .errors import EqkernelError, is_whole
+from .errors import EqkernelError, as_array, check_seed, is_whole
+from .interop import on_device, to_host
 from .learning import predict, train_step
 from .network import Network
 from .optimisers import Optimiser
@@ -61,17 +64,18 @@ def fit(
     """
     if not is_whole(epochs, 1):
         raise EqkernelError(f"epochs is {epochs!r}: it must be a whole number of at least 1")
-    for _, labels in (as_pair(x, y), *(() if held_out is None else (as_pair(*held_out),))):
-        if labels.ndim != 1 or not len(labels):
-            raise EqkernelError(f"fit takes labels (n,), at least one, not y of shape {tuple(labels.shape)}")
+    check_seed(seed)
+    _check_labels(as_pair(x, y)[1])
     if held_out is not None:
-        predict(net, held_out[0][:1])  # refuses now what would end the first epoch
+        if not isinstance(held_out, tuple | list) or len(held_out) != 2:
+            raise EqkernelError(f"held_out must be a pair (x, y), not {type(held_out).__name__}")
+        accuracy(net, *held_out)  # refuses now what would end the first epoch
     report = callback or (lambda epoch: None)
     history = []
     for number in range(1, epochs + 1):
         samples, totals = 0, np.zeros(4)
         residual, unsettled, seconds = 0.0, 0, 0.0
-        for count, (xb, yb) in enumerate(batches(x, y, batch, seed * SEEDS_APART + number), 1):
+        for count, (xb, yb) in enumerate(batches(x, y, batch, int(seed) * SEEDS_APART + number), 1):
             start = time.perf_counter()
             step = train_step(
                 net, xb, yb, beta=beta, optimiser=optimiser, variant=variant, reward=reward, adjustment=adjustment
@@ -92,9 +96,19 @@ def fit(
     return history
 
 
-def accuracy(net: Network, x: NDArray, y: NDArray) -> float:
-    """The share of x (n, n_0) that `net` gives its label y (n,)."""
-    return float((predict(net, x) == y).mean())
+def accuracy(net: Network, x: ArrayLike, y: ArrayLike) -> float:
+    """The share of x (n, n_0) that `net` gives its label y (n,); EqkernelError for what are no labels."""
+    x, y = as_pair(x, y)
+    _check_labels(y)
+    labels = as_array("y", to_host(y) if on_device(y) else y)
+    one_hot(labels, net.sizes[-1], net.dtype)  # refuses those that the network cannot give
+    return float((to_host(predict(net, x)) == labels).mean())
+
+
+def _check_labels(y: Any) -> None:
+    """EqkernelError unless y is (n,)."""
+    if len(y.shape) != 1 or not len(y):
+        raise EqkernelError(f"labels are (n,), at least one, not y of shape {tuple(y.shape)}")
 
 
 def residual_curves(net: Network, x: NDArray, y: NDArray, beta: float) -> tuple[list[float], list[float]]:

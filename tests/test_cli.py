@@ -224,6 +224,7 @@ def test_predict_reads_an_image(trained, tmp_path, kind):
         ("predict WEIGHTS --image bright.npy", "bright.npy holds numbers from .* to 2"),
         ("predict WEIGHTS --image nan.npy", "nan.npy holds numbers from nan"),
         ("predict WEIGHTS --image words.npy", "words.npy holds <U1"),
+        ("predict WEIGHTS --image deep.png", r"deep.png is .* no image \(pixels of mode I;16, not bytes\)"),
     ],
 )
 def test_every_error_is_one_line_and_leaves_nothing(trained, tmp_path, monkeypatch, args, message):
@@ -234,6 +235,7 @@ def test_every_error_is_one_line_and_leaves_nothing(trained, tmp_path, monkeypat
     np.save("bright.npy", np.full(64, 2.0))
     np.save("nan.npy", np.full(64, np.nan))
     np.save("words.npy", np.full(64, "a"))
+    Image.fromarray(np.full((8, 8), 30_000, np.uint16)).save("deep.png")
     (tmp_path / "short.npy").write_bytes((tmp_path / "small.npy").read_bytes()[:-8])
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     words = args.replace("WEIGHTS", str(trained[0] / "weights.safetensors")).split()
@@ -258,6 +260,9 @@ def test_a_network_for_other_images_is_told_so(trained, tmp_path):
     Network.dense(65, 4, 10).save(tmp_path / "other.safetensors")
     line = error_line(run("predict", tmp_path / "other.safetensors", "digits"))
     assert "(355, 64): this network takes (B, 65)" in line
+    Network.dense(64, 4, 12).save(tmp_path / "wide.safetensors")
+    line = error_line(run("predict", tmp_path / "wide.safetensors", "digits"))
+    assert "wide.safetensors has 12 outputs, and digits 10 classes" in line
 
 
 def test_a_diverging_training_writes_nothing(tmp_path):

@@ -261,6 +261,8 @@ def test_poke_sets_a_disc():
         ({"eps": 0}, "eps must be positive"),
         ({"alpha": -1}, "alpha must be positive"),
         ({"dx": 0}, "dx must be positive"),
+        ({"dx": 1e-200}, "dx=1e-200: 1 / dx.2"),
+        ({"dx": 1e200}, "dx=1e.200: 1 / dx.2"),
         ({"dt": 0.02}, "dt = 0.02 is beyond the diffusion limit of 0.0124"),
         ({"dt": -1}, "dt must be positive"),
         ({"dt": np.nan}, "dt must be positive and finite"),

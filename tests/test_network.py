@@ -145,6 +145,8 @@ def test_to_set_a_parameter_is_to_write_its_numbers(backend):
     np.testing.assert_array_equal(net.buffer[: weight.size], weight.ravel())
     other.parameters[0][...], other.parameters[1][...] = weight, 1
     np.testing.assert_array_equal(predict(net, X, output=True), predict(other, X, output=True))
+    with pytest.raises(EqkernelError, match="parameter 0 must be real numbers, not of type <U1"):
+        net.parameters[0] = "a"
     for wrong in (weight.T, weight[0], [1, 2]):
         with pytest.raises(EqkernelError, match=r"parameter 0 has shape \(8, 6\), not"):
             net.parameters[0] = wrong

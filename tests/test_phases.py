@@ -151,6 +151,21 @@ def test_a_sweep_step_is_one_half_sweep(backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+def test_what_the_update_counts_is_what_the_free_state_has_felt(backend):
+    """A nudged phase with a schedule of its own, after a free phase with another."""
+    one = SCHEDULES["single-sweep"].but(gamma=0.5)
+    three = one.but(free_steps=3)
+    net = dense(backend, schedule=one, neuron="tanh", sizes=(6, 9, 8, 3))
+    for free_plan, plan, counts in ((one, one, False), (three, one, True), (one, three, False)):
+        free = free_phase(net, X, free_plan)
+        nudged = nudged_phase(net, free, Y, 0.1, schedule=plan)
+        assert nudged.schedule.feed_forward is not counts
+        as_asked = net.engine.gradient(nudged.mean, nudged.difference, nudged.schedule)
+        whole = net.engine.gradient(nudged.mean, nudged.difference, three)
+        assert np.array_equal(as_asked[2], whole[2]) is counts  # W of layer 2
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_single_sweep_is_one_forward_and_one_backward_pass(backend):
     net = dense(backend, schedule="single-sweep", neuron="tanh", sizes=(6, 9, 8, 3))
     w1, b1, w2, b2, w3, _ = net.parameters

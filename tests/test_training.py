@@ -92,15 +92,45 @@ def test_what_has_no_labels_is_refused_before_anything_is_learned(problem):
         ((x, y), {"held_out": (x, np.eye(3)[y])}),
         ((x, y), {"held_out": (x[:0], y[:0])}),
     ):
-        with pytest.raises(EqkernelError, match=r"fit takes labels \(n,\), at least one, not y of shape"):
+        with pytest.raises(EqkernelError, match=r"labels are \(n,\), at least one, not y of shape"):
             fit(net, *data, epochs=1, optimiser=optimiser, **options)
-    for held_out, message in (((x, y[:1]), "they must be as many"), ((x[:, :-1], y), "x has shape")):
+    spoilt = x.copy()
+    spoilt[-1] = np.nan
+    for held_out, message in (
+        ((x, y[:1]), "they must be as many"),
+        ((x[:, :-1], y), "x has shape"),
+        ((spoilt, y), "x holds a NaN"),
+        ((x, y + 100), "labels run from"),
+        ((x, y.astype(str)), "labels have type"),
+        ((x, y[:, None]), r"labels are \(n,\)"),
+        (x, r"held_out must be a pair \(x, y\), not ndarray"),
+        (5, r"held_out must be a pair \(x, y\), not int"),
+    ):
         with pytest.raises(EqkernelError, match=message):
             fit(net, x, y, epochs=1, optimiser=optimiser, held_out=held_out)
     with pytest.raises(EqkernelError, match=r"adjustment must be an Adjustment\(rate, steps\), not 0.1"):
         fit(net, x, y, epochs=1, optimiser=optimiser, adjustment=0.1)
     np.testing.assert_array_equal(net.buffer, before)
     assert optimiser.steps == 0
+
+
+def test_tensors_are_trained_and_judged_as_arrays_are(problem):
+    torch = pytest.importorskip("torch")
+    x, y = problem
+    tensors = torch.tensor(x), torch.tensor(y)
+    found = [
+        fit(network(), *data, epochs=1, optimiser=SGD(1.0), held_out=data)[0].held_out for data in (problem, tensors)
+    ]
+    assert found[0] == found[1] > 0
+
+
+def test_any_whole_number_seeds_a_fit(problem):
+    x, y = problem
+    losses = [fit(network(), x, y, epochs=1, optimiser=SGD(0.1), seed=seed)[0].loss for seed in (3000, np.int32(3000))]
+    assert losses[0] == losses[1]
+    for seed in (-1, 1.5, None, "a"):
+        with pytest.raises(EqkernelError, match=f"seed must be a whole number of at least 0, not {seed!r}"):
+            fit(network(), x, y, epochs=1, optimiser=SGD(0.1), seed=seed)
 
 
 def test_gains_that_are_no_numbers_are_refused():
