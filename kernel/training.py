@@ -15,7 +15,7 @@ from .costs import one_hot
 from .data import as_pair, batches
 from .errors import EqkernelError, as_array, check_seed, is_whole
 from .interop import on_device, to_host
-from .learning import predict, train_step
+from .learning import check_optimiser, predict, train_step
 from .network import Network
 from .optimisers import Optimiser
 from .outcomes import Outcome
@@ -65,6 +65,7 @@ def fit(
     if not is_whole(epochs, 1):
         raise EqkernelError(f"epochs is {epochs!r}: it must be a whole number of at least 1")
     check_seed(seed)
+    check_optimiser(net, optimiser)
     _check_labels(as_pair(x, y)[1])
     if held_out is not None:
         if not isinstance(held_out, tuple | list) or len(held_out) != 2:

@@ -108,6 +108,8 @@ def test_what_has_no_labels_is_refused_before_anything_is_learned(problem):
     ):
         with pytest.raises(EqkernelError, match=message):
             fit(net, x, y, epochs=1, optimiser=optimiser, held_out=held_out)
+    with pytest.raises(EqkernelError, match="optimiser must be one of SGD, .* not None"):
+        fit(net, x, y, epochs=1, optimiser=None)
     with pytest.raises(EqkernelError, match=r"adjustment must be an Adjustment\(rate, steps\), not 0.1"):
         fit(net, x, y, epochs=1, optimiser=optimiser, adjustment=0.1)
     np.testing.assert_array_equal(net.buffer, before)
