@@ -134,7 +134,7 @@ MUTATIONS = [Mutation(*row) for row in (
     ("a pass up learns backwards", " && !feed_forward(&job->schedule);", ";", "one_pass"),
     ("any order is a pass up", "return s->order == EQK_SWEEP && s->free_steps", "return s->free_steps", "paces",
      "avx2_f64"),
-    ("a longer free phase is a pass up", "EQK_SWEEP && s->free_steps == 1 &&", "EQK_SWEEP &&", "paces", "avx512_f32"),
+    ("a longer free phase is a pass up", "EQK_SWEEP && s->free_steps == 1 &&", "EQK_SWEEP &&", "paces", "scalar_f32"),
     ("a longer nudge is a pass up", "s->free_steps == 1 && s->nudged_steps == 1;", "s->free_steps == 1;", "paces",
      "avx2_f32"),
     ("size of the gradient for its square", "v_mul(v_mul(c[3], g), g)", "v_mul(c[3], v_abs(g))", "updates"),
