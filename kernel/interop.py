@@ -30,9 +30,9 @@ def on_device(array: Any) -> bool:
     return not isinstance(array, np.ndarray) and hasattr(array, "__cuda_array_interface__")
 
 
-def to_host(array: Any) -> NDArray:
-    """An array as NumPy's: itself, or a copy of one on a device."""
-    return array.get() if hasattr(array, "get") and on_device(array) else np.asarray(array)
+def to_host(array: Any, name: str = "the array") -> NDArray:
+    """An array as NumPy's: itself, or a copy of one on a device; EqkernelError for what is none."""
+    return array.get() if hasattr(array, "get") and on_device(array) else as_array(name, array)
 
 
 def write(array: Any, values: NDArray) -> None:

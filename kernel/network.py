@@ -17,8 +17,8 @@ from .alignment import LINE, aligned
 from .backends import choose, load_backend
 from .connections import Bias, Connection, Dense, Lateral
 from .costs import Cost, CrossEntropy, find_cost
-from .errors import EqkernelError, as_array, as_dtype, check_seed, is_finite, is_whole
-from .interop import on_device, to_host, write
+from .errors import EqkernelError, as_dtype, check_seed, is_finite, is_whole
+from .interop import to_host, write
 from .neurons import find_neuron
 from .relaxation import Relaxation
 from .schedules import Schedule, find_schedule
@@ -66,7 +66,7 @@ class Parameters(tuple[NDArray, ...]):
     """Views of one buffer. To set one is to write its numbers: an array of its shape, or one number for all."""
 
     def __setitem__(self, index: SupportsIndex, values: ArrayLike) -> None:
-        given = as_array(f"parameter {index}", to_host(values) if on_device(values) else values)
+        given = to_host(values, f"parameter {index}")
         if given.shape not in ((), self[index].shape):
             raise EqkernelError(f"parameter {index} has shape {self[index].shape}, not {given.shape}")
         if given.dtype.kind not in "fiub":

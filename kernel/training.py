@@ -13,13 +13,13 @@ from numpy.typing import ArrayLike, NDArray
 from .cortex import Adjustment, Reward
 from .costs import one_hot
 from .data import as_pair, batches
-from .errors import EqkernelError, as_array, check_seed, is_whole
-from .interop import on_device, to_host
+from .errors import EqkernelError, check_seed, is_whole
+from .interop import check_finite, stream_of, to_host
 from .learning import check_optimiser, predict, train_step
 from .network import Network
 from .optimisers import Optimiser
 from .outcomes import Outcome
-from .phases import free_phase, nudged_phase
+from .phases import check_input, free_phase, nudged_phase
 
 SEEDS_APART = 1_000_003  # between the shuffles of two seeds: more than any run has epochs
 
@@ -66,11 +66,14 @@ def fit(
         raise EqkernelError(f"epochs is {epochs!r}: it must be a whole number of at least 1")
     check_seed(seed)
     check_optimiser(net, optimiser)
-    _check_labels(as_pair(x, y)[1])
-    if held_out is not None:
+    x, y = as_pair(x, y)
+    _check_labels(y)
+    if held_out is not None:  # refused now is what would end the first epoch
         if not isinstance(held_out, tuple | list) or len(held_out) != 2:
             raise EqkernelError(f"held_out must be a pair (x, y), not {type(held_out).__name__}")
-        accuracy(net, *held_out)  # refuses now what would end the first epoch
+        held_out = _labelled(net, *held_out)
+        with stream_of(net, held_out[0]):
+            check_finite("x", check_input(net, held_out[0]))
     report = callback or (lambda epoch: None)
     history = []
     for number in range(1, epochs + 1):
@@ -99,11 +102,17 @@ def fit(
 
 def accuracy(net: Network, x: ArrayLike, y: ArrayLike) -> float:
     """The share of x (n, n_0) that `net` gives its label y (n,); EqkernelError for what are no labels."""
+    x, labels = _labelled(net, x, y)
+    return float((to_host(predict(net, x)) == labels).mean())
+
+
+def _labelled(net: Network, x: Any, y: Any) -> tuple[Any, NDArray]:
+    """x, and its labels on the host; EqkernelError for those that the network cannot give."""
     x, y = as_pair(x, y)
     _check_labels(y)
-    labels = as_array("y", to_host(y) if on_device(y) else y)
-    one_hot(labels, net.sizes[-1], net.dtype)  # refuses those that the network cannot give
-    return float((to_host(predict(net, x)) == labels).mean())
+    labels = to_host(y, "y")
+    one_hot(labels, net.sizes[-1], net.dtype)
+    return x, labels
 
 
 def _check_labels(y: Any) -> None:

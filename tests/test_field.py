@@ -262,6 +262,7 @@ def test_poke_sets_a_disc():
         ({"alpha": -1}, "alpha must be positive"),
         ({"dx": 0}, "dx must be positive"),
         ({"dx": 1e-200}, "dx=1e-200: 1 / dx.2"),
+        ({"dx": 1e-160}, "dx=1e-160: 1 / dx.2"),
         ({"dx": 1e200}, "dx=1e.200: 1 / dx.2"),
         ({"dt": 0.02}, "dt = 0.02 is beyond the diffusion limit of 0.0124"),
         ({"dt": -1}, "dt must be positive"),

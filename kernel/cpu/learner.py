@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from ..network import Network
 
 
-class Learner:
+class Learner(ABC):
     """An engine whose `_update` applies a rule to flat parameters and moments, by the contrast of nudged states."""
 
     network: Network
@@ -35,6 +36,6 @@ class Learner:
         shapes = zip(network.offsets, network.parameters, strict=True)
         return [out[at : at + w.size].reshape(w.shape) for at, w in shapes]
 
+    @abstractmethod
     def _update(self, theta, first, second, mean, difference, schedule, rule, rates, hyper) -> None:  # type: ignore[no-untyped-def]
         """One step of a rule of the kernels on theta, with rates (rate, decay); GRADIENT writes the gradient there."""
-        raise NotImplementedError
