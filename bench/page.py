@@ -243,6 +243,10 @@ installed library reaches in the same process.
   settle has γ = 1, β = 0.02 and 32 + 8 synchronous steps, or the fewest even-odd ones. Its whole steps (γ = 0.1,
   binary cross-entropy, Muon, weights after 100 steps on enlarged digits) are *converged*, as those 32 + 8, and 4 + 3
   *half-sweeps*, beside the same by hand in torch and feed-forward backpropagation.
+- **the pooled network**, 5 × 5 to 32 maps and to 64, each pooled by 2, and a readout, hard sigmoids
+  (`models.conv_hopfield`): whole steps of *single-sweep* (γ = 0.01, β = 0.2, cross-entropy, Adam, weights after three
+  epochs on enlarged digits) beside backpropagation with fused Adam in torch, both held to the gradient of the
+  feed-forward pass.
 
 **Zeros.** Many of the input's pixels are zero, and so are many of the hard sigmoids' states and differences (a table
 below says how many). eqkernel skips products with zeros, which changes no bit of the result; its GFLOP/s count them

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import warnings
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ def work(threads: int, only: list[str], rounds: int, seconds: float) -> dict[str
 
     import eqkernel
 
-    from . import conv, measure
+    from . import conv, measure, pooled
 
     warnings.simplefilter("ignore", eqkernel.UnsettledWarning)  # every row shows its residual
     torch.set_num_threads(threads)
@@ -41,7 +42,7 @@ def work(threads: int, only: list[str], rounds: int, seconds: float) -> dict[str
         "settle": lambda: measure.settle_rows(threads, batches, rounds, seconds),
         "update": lambda: measure.update_rows(threads, rounds, seconds),
         "step": lambda: measure.step_rows(threads, rounds, seconds),
-        "conv": lambda: conv.rows(threads, rounds, seconds),
+        "conv": lambda: chain(conv.rows(threads, rounds, seconds), pooled.rows(threads, rounds, seconds)),
     }
     for phase in only:
         for row in groups[phase]() if phase in groups else ():

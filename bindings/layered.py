@@ -46,6 +46,7 @@ class Workspace(layered.Workspace):
         rows = int(layers["size"][1:].sum())
         self.memory = np.zeros(self.run.workspace(job), np.uint8)
         self.state, self.mean, self.difference = (_row(batch * rows, self.dtype) for _ in range(3))
+        self.winners = _row(batch * rows if (layers["pool"] == lib.EQK_MAX_POOL).any() else 0, self.dtype)
         self.report = np.zeros((2 * self.run.tiles(job), 3))
         job.work, job.work_size = ffi.from_buffer(self.memory), self.memory.size
         self._point()
@@ -53,6 +54,8 @@ class Workspace(layered.Workspace):
     def _point(self) -> None:
         job = self.job
         job.state, job.mean, job.difference = map(self.pointer, (self.state, self.mean, self.difference))
+        if self.winners.size:
+            job.winners = self.pointer(self.winners)
         job.report = ffi.from_buffer("eqk_report[]", self.report)
         self.loss, self.correct = ffi.new("double *"), ffi.new("int64_t *")
 
@@ -73,7 +76,7 @@ class Workspace(layered.Workspace):
     @property
     def nbytes(self) -> int:
         """Bytes of all its arrays."""
-        return sum(a.nbytes for a in (self.memory, self.state, self.mean, self.difference, self.report))
+        return sum(a.nbytes for a in (self.memory, self.state, self.mean, self.difference, self.winners, self.report))
 
     def prepare(self, x: NDArray, schedule: Schedule) -> Any:
         """The job of a batch x (B, n_0) under `schedule`; x must stay alive until the call."""

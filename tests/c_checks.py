@@ -8,6 +8,7 @@ import test_backends
 import test_bindings
 import test_c_bf16x3
 import test_c_jobs
+import test_c_winners
 import test_c_zeros
 import test_conv_backends
 import test_cortex
@@ -66,7 +67,8 @@ def conv_verbs(dtype):
 def conv_phases(dtype):
     """test_conv_backends: phases of fused convolutions, rates nudged, winners that move."""
     for form in ("mean-difference", "plus-minus"):
-        test_conv_backends.check_moving_winners(test_conv_backends.moving_winners("c", dtype, form))
+        stopped = test_conv_backends.STOPPED.but(form=form)
+        test_conv_backends.check_moving_winners(test_conv_backends.moving_winners("c", dtype, stopped))
     for form, nudge in test_gradient.FORMS:
         schedule = eq.Schedule("drawn", 0.5, 2, 2, "sweep", form, nudge, None)
         layers = [eq.Layer((7, 9, 2)), eq.Layer((4, 5, 17), "tanh"), eq.Layer(3, "sigmoid")]
@@ -81,6 +83,16 @@ def conv_updates(dtype):
     """test_conv_backends: updates of fused convolutions."""
     for pool in ("average", "max"):
         test_backends.check_updates(mutations.conv_net("c", "few-step", pool), "SGD", 9, 0)
+
+
+def winners(dtype):
+    """test_c_winners: what is not finite, winners that are noted, shares of filters, and room for frames."""
+    for verb in ("drive_pre", "hebbian"):
+        test_c_winners.check_infinity(verb, np.inf, dtype)
+    for kind in test_c_winners.KINDS:
+        for threads in (1, 2):
+            test_c_winners.check_noted(kind, dtype, threads)
+    test_c_winners.check_room(dtype)
 
 
 def gradient(dtype):

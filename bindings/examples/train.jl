@@ -6,7 +6,7 @@
 using Printf
 
 const lib = "libeqkernel"
-const ABI_VERSION = 3
+const ABI_VERSION = 4
 const TANH, LINEAR, SOFTMAX = 2, 3, 4
 const SWEEP = 2
 const DIFFERENCE = 3
@@ -74,6 +74,7 @@ Base.@kwdef mutable struct Job # `work` is filled in once its size is known
     state::Ptr{Float32}
     mean::Ptr{Float32}
     difference::Ptr{Float32}
+    winners::Ptr{Float32} = C_NULL
     report::Ptr{Report}
     optimiser::Optimiser
     first::Ptr{Float32} = C_NULL

@@ -6,7 +6,7 @@
 use std::ffi::{c_char, c_int, c_void, CStr};
 use std::ptr::{null, null_mut};
 
-const ABI_VERSION: i32 = 3;
+const ABI_VERSION: i32 = 4;
 const TANH: i64 = 2;
 const LINEAR: i64 = 3;
 const SOFTMAX: i64 = 4;
@@ -85,6 +85,7 @@ struct Job {
     state: *mut f32,
     mean: *mut f32,
     difference: *mut f32,
+    winners: *mut f32,
     report: *mut Report,
     optimiser: Optimiser,
     first: *mut f32,
@@ -161,6 +162,7 @@ fn main() -> Result<(), String> {
         state: state.as_mut_ptr(),
         mean: mean.as_mut_ptr(),
         difference: difference.as_mut_ptr(),
+        winners: null_mut(),
         report: report.as_mut_ptr(),
         optimiser: Optimiser { rate: 0.5, rule: SGD, ..Optimiser::default() },
         first: null_mut(),

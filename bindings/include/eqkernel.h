@@ -32,7 +32,7 @@ extern "C" {
 
 /* <cdef> What follows, up to the closing mark, is what cffi reads too: the Python side has no second copy. */
 
-#define EQK_ABI_VERSION 3
+#define EQK_ABI_VERSION 4
 
 typedef enum {
     EQK_OK = 0,
@@ -189,6 +189,7 @@ typedef struct {
     EQK_REAL *state;       /* free states of layers 1..L, one block (B, n_l) after the other */
     EQK_REAL *mean;        /* (s+ + s-)/2 in the same blocks, and */
     EQK_REAL *difference;  /* (s+ - s-)/(2 beta); for a softmax readout p and t - p; for EQK_STATE of s and the free s */
+    EQK_REAL *winners;     /* the same blocks, or NULL; see eqk_update */
     eqk_report *report;    /* [2][tiles]: of the free, then of the nudged phase */
     eqk_optimiser optimiser;
     EQK_REAL *first, *second; /* [parameter_count] the optimiser's moments, where its rule has any; 0 before step 1 */
@@ -216,7 +217,9 @@ EQK_API eqk_status EQK(settle)(const EQK(job) * job, int64_t first, int64_t last
 /* The Hebbian contrast of mean and difference, and one step of the optimiser, for share `part` of `parts` of the rows
  * of every matrix; shares may run in threads of their own. Of W it is d_post m_pre^T + m_post d_pre^T, and after one
  * half-sweep up and one down (EQK_SWEEP, 1 + 1 steps), when no feedback has reached the free state, the first product alone.
- * It overwrites work, of which it needs eqk_update_workspace(job, parts) bytes (0 for a network of small matrices). A
+ * Which places win a max pooling it finds anew from the mean, unless it has noted `winners`: a nudged phase writes them where
+ * its mean is the state that chose them (EQK_SWEEP, an odd number of free steps, tolerance 0, EQK_DIFFERENCE), and an
+ * update under that schedule reads them. It overwrites work, of which it needs eqk_update_workspace(job, parts) bytes (0 for a network of small matrices). A
  * lateral matrix stays symmetric but for rounding: who trains for long symmetrises it now and then. */
 EQK_API size_t EQK(update_workspace)(const EQK(job) * job, int64_t parts);
 EQK_API eqk_status EQK(update)(const EQK(job) * job, int64_t part, int64_t parts);

@@ -145,6 +145,7 @@ static eqk_status check_nudge(const EQK(job) * job) {
     REQUIRE((EQK_REAL)job->beta != 0 && isfinite((EQK_REAL)job->beta), EQK_BAD_VALUE);
     REALS(job->mean);
     REALS(job->difference);
+    POINTER_OR_NULL(job->winners, EQK_REAL);
     POINTER_OR_NULL(job->labels, int64_t);
     if (job->target) {
         REALS(job->target);
@@ -166,6 +167,7 @@ static eqk_status check_update(const EQK(job) * job) {
     REALS(job->x);
     REALS(job->mean);
     REALS(job->difference);
+    POINTER_OR_NULL(job->winners, EQK_REAL);
     if (o->rule >= EQK_MOMENTUM)
         REALS(job->first);
     if (o->rule == EQK_ADAM)

@@ -9,7 +9,7 @@ typedef struct {
 
 static conv_room conv_room_in(const shape *g, real *work) {
     conv_room room = {work, work + g->post_channels * filter_size(g), 0, 0};
-    room.winners = room.map + unpooled_size(g);
+    room.winners = room.map + pooling_room(g, 1);
     room.state = room.winners + post_size(g);
     return room;
 }
@@ -51,6 +51,10 @@ static void up_through(const shape *g, real *out, const real *source, const real
 /* out (pre) = the adjoint of P(K * .) on source (post) in a tile. */
 static void down_through(const shape *g, real *out, const real *source, const real *packed, const real *winners,
                          real *map, ptrdiff_t lanes) {
+    if (g->pool == EQK_MAX_POOL) {
+        scatter_through(g, out, source, packed, winners, map, lanes);
+        return;
+    }
     if (g->pool != EQK_NO_POOL) {
         unpool(g, map, source, g->post_channels * lanes, winners, g->post_channels * lanes);
         source = map;

@@ -37,9 +37,14 @@ static void pack_up(const shape *g, real *restrict packed, const real *restrict 
     }
 }
 
-/* packed = gain * weight (C_out, k, k, C_in) for the adjoint, phase after phase. */
+/* packed = gain * weight (C_out, k, k, C_in) for the adjoint: phase after phase, or as it is for a map of winners. */
 static void pack_down(const shape *g, real *restrict packed, const real *restrict weight, real gain) {
     int64_t rows = g->pre_channels, k = g->kernel, stride = g->stride;
+    if (g->pool == EQK_MAX_POOL) {
+        for (int64_t i = 0; i < g->post_channels * filter_size(g); i++)
+            packed[i] = gain * weight[i];
+        return;
+    }
     for (int64_t phase_y = 0; phase_y < stride; phase_y++)
         for (int64_t phase_x = 0; phase_x < stride; phase_x++)
             for (int64_t i = 0, count; i < rows; i += count) {
@@ -64,16 +69,30 @@ INLINE int64_t clip_taps(int64_t at, int64_t taps, int64_t size, int64_t *first)
     return 0;
 }
 
-/* out[i] = start[i] + sum over `outer` lines of `inner` products each, for a block of filters and a vector of samples. */
+/* out[i] = start[i] + sum over `outer` lines of `inner` products each, for some filters of a block of so many and ABREAST
+ * vectors of samples. */
 INLINE void sum_samples(const int filters, real *out, ptrdiff_t lanes, const real *start, const real *w, ptrdiff_t w_line,
-                        const real *source, ptrdiff_t line, int64_t outer, int64_t inner) {
+                        const int block, const real *source, ptrdiff_t line, int64_t outer, int64_t inner) {
     vec sum[FILTERS_A][8];
     UNROLL for (int i = 0; i < filters; i++)
-        sum[i][0] = v_set(start ? start[i] : 0);
+        UNROLL for (int v = 0; v < ABREAST; v++)
+            sum[i][v] = v_set(start ? start[i] : 0);
     for (int64_t o = 0; o < outer; o++)
-        accumulate(filters, 1, sum, w + o * w_line, 1, filters, source + o * line, lanes, inner, 0, 0);
+        accumulate(filters, ABREAST, sum, w + o * w_line, 1, block, source + o * line, lanes, inner, 0, 0);
     UNROLL for (int i = 0; i < filters; i++)
-        v_store(out + i * lanes, sum[i][0]);
+        UNROLL for (int v = 0; v < ABREAST; v++)
+            v_store(out + i * lanes + v * LANES, sum[i][v]);
+}
+
+/* The same of a whole block and all samples of a tile. */
+INLINE void sum_tile(const int block, real *out, ptrdiff_t lanes, const real *start, const real *w, ptrdiff_t w_line,
+                     const real *source, ptrdiff_t line, int64_t outer, int64_t inner) {
+    enum { MOST_FILTERS = FILTERS_A / ABREAST };
+    const int filters = block < MOST_FILTERS ? block : MOST_FILTERS;
+    for (int i = 0; i < block; i += filters)
+        for (ptrdiff_t lane = 0; lane < lanes; lane += ABREAST * LANES)
+            sum_samples(filters, out + i * lanes + lane, lanes, start ? start + i : 0, w + i, w_line, block, source + lane,
+                        line, outer, inner);
 }
 
 /* The same for a single sample: vectors of filters, and pixels side by side that clip no tap. */
@@ -114,9 +133,8 @@ NOINLINE void correlate(const conv_pass *c, real *restrict out, const real *rest
             int whole = left >= 0 && left + (PIXELS - 1) * c->stride + c->taps_x <= c->source_width;
             pixels = 1;
             if (lanes > 1) {
-                EACH_BLOCK(for (ptrdiff_t lane = 0; lane < lanes; lane += LANES)
-                               sum_samples(N, to + i * lanes + lane, lanes, start ? start + i : 0, w + skip * N, run * N,
-                                           from + lane, line, outer, inner))
+                EACH_BLOCK(sum_tile(N, to + i * lanes, lanes, start ? start + i : 0, w + skip * N, run * N, from, line, outer,
+                                    inner))
             } else if (whole && x + PIXELS <= c->width) {
                 pixels = PIXELS;
                 EACH_BLOCK(sum_filters(PIXELS, N, to + i, c->out_pixel, start ? start + i : 0, w + skip * N, run * N, from,

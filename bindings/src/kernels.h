@@ -27,6 +27,8 @@
 
 #include "pooling.h"
 
+#include "winners.h"
+
 #include "trace.h"
 
 #include "conv.h"

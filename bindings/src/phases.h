@@ -111,6 +111,22 @@ static void store_rows(const tile *t, int64_t section, real *out, int64_t batch)
     }
 }
 
+/* Whether the mean is the state that chose the winners, so that they are noted for the update: the free state, after a
+ * half-sweep upwards. */
+INLINE int notes_winners(const JOB *job) {
+    const eqk_schedule *s = &job->schedule;
+    return job->winners && s->order == EQK_SWEEP && s->free_steps % 2 == 1 && s->tolerance == 0 && s->form == EQK_DIFFERENCE;
+}
+
+static void store_winners(const tile *t, const JOB *job) {
+    for (int64_t layer = 1; layer <= t->last; layer++)
+        if (t->layers[layer].pool == EQK_MAX_POOL) {
+            int64_t n = size_of(t, layer);
+            real *place = job->winners + job->batch * t->layers[layer].row + t->first * n;
+            transpose(place, n, conv_at(t, layer).winners, t->lanes, n, t->samples);
+        }
+}
+
 static void load_target(const tile *t, const JOB *job) {
     int64_t n = size_of(t, t->last), lanes = t->lanes;
     real *target = target_of(t);
@@ -158,4 +174,6 @@ static void nudged_phase(const JOB *job, int64_t index, int64_t place) {
     finish(&t, job->schedule.form, (real)job->beta);
     store_rows(&t, 3 * MEAN + STATE, job->mean, job->batch);
     store_rows(&t, 3 * DIFFERENCE + STATE, job->difference, job->batch);
+    if (notes_winners(job))
+        store_winners(&t, job);
 }

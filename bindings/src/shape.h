@@ -33,6 +33,19 @@ static inline int64_t framed_size(const shape *g) {
 /* Elements of the map before it is pooled, where that is another map than post's. */
 static inline int64_t unpooled_size(const shape *g) { return g->pool == EQK_NO_POOL ? 0 : map_size(g); }
 
+/* Numbers that the map takes of so many filters of a max pooling, listed (winners.h); 0 where none is. */
+static inline int64_t listed_size(const shape *g, int64_t rows) {
+    return g->pool == EQK_MAX_POOL && framed_size(g) <= INT32_MAX ? rows * (1 + 2 * g->map_height * g->map_width) : 0;
+}
+
+/* The room that a tile pools in: a map; for winners one of a single sample, frames, and states and winners samples first. */
+static inline int64_t pooling_room(const shape *g, int64_t lanes) {
+    int64_t map = unpooled_size(g) * lanes;
+    int64_t sample = framed_size(g) + (lanes > 1 ? 2 * post_size(g) : 0);
+    int64_t single = g->pool == EQK_MAX_POOL ? map_size(g) + sample * lanes : 0;
+    return map > single ? map : single;
+}
+
 /* The convolution into a layer of a network, whose kernel is not 0, from the map below. */
 static inline eqk_conv conv_into(const eqk_layer *layer) {
     const eqk_layer *below = layer - 1;
@@ -65,9 +78,9 @@ static inline int64_t convs_size(const eqk_layer *layers, int64_t count, int64_t
         if (layers[l].kernel) {
             shape g = shape_into(layers + l);
             total += own_size(layers + l, lanes, chains);
-            room = unpooled_size(&g) > room ? unpooled_size(&g) : room;
+            room = pooling_room(&g, lanes) > room ? pooling_room(&g, lanes) : room;
         }
-    return total + round_up(room, chains) * lanes;
+    return total + round_up(room, chains);
 }
 
 static inline int has_convs(const eqk_layer *layers, int64_t count) {
@@ -90,7 +103,7 @@ static inline int64_t tiles_of(const eqk_layer *layers, int64_t count, int64_t b
 static inline int64_t trace_room(const shape *g, int64_t chains) {
     int64_t columns = (g->kernel * g->pre_channels + chains - 1) / chains * chains;
     return g->post_channels * (2 * filter_size(g) + g->kernel * columns) + framed_size(g) + chains + unpooled_size(g) +
-           2 * post_size(g) + chains; /* the gradient at its end is read in whole vectors */
+           listed_size(g, g->post_channels) + 2 * post_size(g) + chains; /* the gradient at its end is read in whole vectors */
 }
 
 /* Products without zeros (zeros.h): samples whose zeros one word tells, units listed at once, lines of the cache that a

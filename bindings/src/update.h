@@ -190,18 +190,21 @@ static void learn_matrix(const JOB *job, const synapse *s, int64_t begin, int64_
     }
 }
 
-/* Filters begin..end - 1 of a convolution; winners are those of the mean state. */
-static void learn_filters(const JOB *job, const synapse *s, const shape *g, real *room, int64_t begin, int64_t end) {
+/* Filters begin..end - 1 of a convolution; winners are those of the mean state, noted for all samples or NULL. */
+static void learn_filters(const JOB *job, const synapse *s, const shape *g, const real *winners, real *room, int64_t begin,
+                          int64_t end) {
     int64_t taps = filter_size(g), first = s->at + begin * taps, n = (end - begin) * taps;
     tracer t;
     if (begin == end)
         return;
     t = tracer_in(g, room, begin, end - begin);
-    if (g->pool == EQK_MAX_POOL)
+    if (g->pool == EQK_MAX_POOL && !winners)
         pack_up(g, t.packed, job->parameters + first, t.rows);
     for (int64_t b = 0; b < s->batch; b++) {
         const real *m_pre = s->m_pre + b * s->n_pre;
-        if (g->pool == EQK_MAX_POOL)
+        if (winners)
+            take_winners(&t, winners + b * s->n_post);
+        else if (g->pool == EQK_MAX_POOL)
             find_winners(&t, m_pre);
         sum_sample(&t, m_pre, s->d_post + b * s->n_post);
         if (s->d_pre)
@@ -257,7 +260,8 @@ static void update(const JOB *job, int64_t part, int64_t parts) {
         synapse lateral = {mean, difference, mean, difference, n, n, batch, layers[l].lateral, (real)0.5 * scale};
         if (layers[l].kernel) {
             shape g = shape_into(layers + l);
-            learn_filters(job, &dense, &g, room, g.post_channels * part / parts, g.post_channels * (part + 1) / parts);
+            int noted = g.pool == EQK_MAX_POOL && notes_winners(job);
+            learn_filters(job, &dense, &g, noted ? job->winners + batch * layers[l].row : 0, room, g.post_channels * part / parts, g.post_channels * (part + 1) / parts);
         } else
             learn_matrix(job, &dense, begin, end, room);
         if (layers[l].lateral >= 0)

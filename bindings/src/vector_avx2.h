@@ -116,4 +116,4 @@ INLINE void v_transpose(vec *r) {
 enum { BLOCK_A = 6, BLOCK_B = 5, BLOCK_C = 2, FORWARD_A = 6, DOT_ROWS = 4 };
 enum { CHUNK = 64, DEEP = 64, AHEAD = 0 }; /* rows of W, see chunks.h: measured on Zen 3 (32 KB and 512 KB of cache) */
 enum { SPAN = 12, PAIRS = 0, WAIT = 8, BY_SAMPLES = 1, IN_BANDS = 1 }; /* 12 sums of one unit wait for no other */
-enum { FILTERS_A = 8, FILTERS_B = 4, PIXELS = 4 };
+enum { FILTERS_A = 8, FILTERS_B = 4, PIXELS = 4, ABREAST = 2 }; /* 4 filters x 2 vectors load less than 8 x 1 */

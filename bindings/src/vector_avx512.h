@@ -96,4 +96,4 @@ enum { SPAN = 8, PAIRS = 1, WAIT = 4, BY_SAMPLES = 0, IN_BANDS = 0 }; /* see zer
 enum { CHUNK = 0, DEEP = 0, AHEAD = 0 };
 enum { SPAN = 6, PAIRS = 1, WAIT = 4, BY_SAMPLES = 0, IN_BANDS = 0 };
 #endif
-enum { FILTERS_A = 16, FILTERS_B = 4, PIXELS = 6 };
+enum { FILTERS_A = 16, FILTERS_B = 4, PIXELS = 6, ABREAST = 1 };

@@ -55,4 +55,4 @@ INLINE vec v_of_bits(vec a) { /* a number cut to an integer, as the bits of anot
 enum { BLOCK_A = 4, BLOCK_B = 4, BLOCK_C = 2, FORWARD_A = 2, DOT_ROWS = 1 };
 enum { CHUNK = 0, DEEP = 0, AHEAD = 0 }; /* see chunks.h */
 enum { SPAN = 6, PAIRS = 1, WAIT = 4, BY_SAMPLES = 0, IN_BANDS = 0 }; /* see zeros.h, samples.h, bands.h */
-enum { FILTERS_A = 4, FILTERS_B = 2, PIXELS = 2 }; /* and of the blocks of a correlation (correlate.h) */
+enum { FILTERS_A = 4, FILTERS_B = 2, PIXELS = 2, ABREAST = 1 }; /* and of the blocks of a correlation (correlate.h) */

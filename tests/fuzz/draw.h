@@ -145,10 +145,10 @@ static void *writes(void *array, size_t item, int scratch) {
     return array;
 }
 
-/* A number that a call writes unless the pointer is NULL. */
-static void *optional(size_t item) {
+/* What a call writes unless the pointer is NULL. */
+static void *optional(int64_t count, size_t item, int real) {
     int before = broken;
-    void *place = among(2) ? array(1, item, item == sizeof(double)) : NULL;
+    void *place = among(2) ? array(count, item, real) : NULL;
     if (!place)
         broken = before, array_size = 0;
     return writes(place, item, 0);
