@@ -89,10 +89,12 @@ def winners(dtype):
     """test_c_winners: what is not finite, winners that are noted, shares of filters, and room for frames."""
     for verb in ("drive_pre", "hebbian"):
         test_c_winners.check_infinity(verb, np.inf, dtype)
+        test_c_winners.check_bits(verb, dtype)
     for kind in test_c_winners.KINDS:
         for threads in (1, 2):
             test_c_winners.check_noted(kind, dtype, threads)
-    test_c_winners.check_room(dtype)
+    for pool in test_c_winners.POOLED:
+        test_c_winners.check_room(pool, dtype)
 
 
 def gradient(dtype):

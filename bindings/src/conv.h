@@ -8,7 +8,7 @@ typedef struct {
 } conv_room;
 
 static conv_room conv_room_in(const shape *g, real *work) {
-    conv_room room = {work, work + g->post_channels * filter_size(g), 0, 0};
+    conv_room room = {work, work + g->post_channels * kernel_size(g), 0, 0};
     room.winners = room.map + pooling_room(g, 1);
     room.state = room.winners + post_size(g);
     return room;
@@ -40,7 +40,7 @@ static void up_through(const shape *g, real *out, const real *source, const real
         return;
     }
     correlate_up(g, map, source, 0, packed, channels, lanes);
-    if (choosing && g->pool == EQK_MAX_POOL)
+    if (choosing)
         choose_winners(g, winners, out, map, width);
     else
         pool(g, out, map, winners, width);
@@ -55,10 +55,6 @@ static void down_through(const shape *g, real *out, const real *source, const re
         scatter_through(g, out, source, packed, winners, map, lanes);
         return;
     }
-    if (g->pool != EQK_NO_POOL) {
-        unpool(g, map, source, g->post_channels * lanes, winners, g->post_channels * lanes);
-        source = map;
-    }
     correlate_down(g, out, source, packed, lanes);
 }
 
@@ -66,7 +62,7 @@ static void conv_drive_post(real *restrict drive, const real *pre, const real *w
                             const eqk_conv *conv, int64_t batch, real *work) {
     shape g = shape_of(conv);
     conv_room room = conv_room_in(&g, work);
-    pack_up(&g, room.packed, weight, g.post_channels);
+    pack_up(&g, room.packed, kernels_of(&g, room.map, weight), g.post_channels);
     for (int64_t b = 0; b < batch; b++) {
         read_winners(&g, room.winners, winners, b);
         up_through(&g, room.state, pre + b * pre_size(&g), 0, room.packed, room.winners, room.map, 0, 1);
@@ -78,7 +74,7 @@ static void conv_drive_pre(real *restrict drive, const real *post, const real *w
                            const eqk_conv *conv, int64_t batch, real *work) {
     shape g = shape_of(conv);
     conv_room room = conv_room_in(&g, work);
-    pack_down(&g, room.packed, weight, 1);
+    pack_down(&g, room.packed, kernels_of(&g, room.map, weight), 1);
     for (int64_t b = 0; b < batch; b++) {
         read_winners(&g, room.winners, winners, b);
         down_through(&g, room.state, post + b * post_size(&g), room.packed, room.winners, room.map, 1);
@@ -91,7 +87,7 @@ static void conv_energy(real *restrict energy, const real *pre, const real *post
                         const int32_t *winners, const eqk_conv *conv, int64_t batch, real *work) {
     shape g = shape_of(conv);
     conv_room room = conv_room_in(&g, work);
-    pack_up(&g, room.packed, weight, g.post_channels);
+    pack_up(&g, room.packed, kernels_of(&g, room.map, weight), g.post_channels);
     for (int64_t b = 0; b < batch; b++) {
         real total = 0;
         read_winners(&g, room.winners, winners, b);
@@ -118,7 +114,7 @@ static void conv_choose(int32_t *restrict winners, const real *pre, const real *
                         int64_t batch, real *work) {
     shape g = shape_of(conv);
     conv_room room = conv_room_in(&g, work);
-    pack_up(&g, room.packed, weight, g.post_channels);
+    pack_up(&g, room.packed, kernels_of(&g, room.map, weight), g.post_channels);
     for (int64_t b = 0; b < batch; b++) {
         up_through(&g, room.state, pre + b * pre_size(&g), 0, room.packed, room.winners, room.map, 1, 1);
         for (int64_t i = 0; i < post_size(&g); i++)

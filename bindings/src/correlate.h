@@ -26,9 +26,26 @@ INLINE int64_t taps_of(int64_t size, int64_t stride, int64_t phase) {
     return (size - phase + stride - 1) / stride;
 }
 
+/* The kernels of filters (C_out, taps, taps, C_in): themselves, or in `room` the averages that windows ask for. */
+static const real *kernels_of(const shape *g, real *restrict room, const real *restrict weight) {
+    const int64_t line = g->taps * g->pre_channels, wide = g->kernel * g->pre_channels;
+    const real share = 1 / (real)(g->spread * g->spread);
+    if (g->spread == 1)
+        return weight;
+    memset(room, 0, (size_t)(g->post_channels * kernel_size(g)) * sizeof *room);
+    for (int64_t row = 0; row < g->post_channels * g->taps; row++)
+        for (int64_t y = 0; y < g->spread; y++)
+            for (int64_t x = 0; x < g->spread; x++) {
+                int64_t kernel_row = row / g->taps * g->kernel + row % g->taps + y * g->step;
+                real *place = room + kernel_row * wide + x * g->step * g->pre_channels;
+                combine(place, place, share, weight + row * line, line);
+            }
+    return room;
+}
+
 /* packed = `rows` filters of weight (rows, k, k, C_in). */
 static void pack_up(const shape *g, real *restrict packed, const real *restrict weight, int64_t rows) {
-    int64_t depth = filter_size(g);
+    int64_t depth = kernel_size(g);
     for (int64_t i = 0, count; i < rows; i += count) {
         count = block_of(rows - i);
         for (int64_t k = 0; k < depth; k++)

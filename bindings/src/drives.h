@@ -20,9 +20,10 @@ static void pack(const tile *t, real gamma) {
     for (int64_t layer = 1; layer <= t->last; layer++)
         if (is_conv(t, layer)) {
             conv_place c = conv_at(t, layer);
-            pack_up(&c.g, c.up, t->theta + t->layers[layer].weight, c.g.post_channels);
+            const real *kernels = kernels_of(&c.g, c.map, t->theta + t->layers[layer].weight);
+            pack_up(&c.g, c.up, kernels, c.g.post_channels);
             if (layer > 1)
-                pack_down(&c.g, c.down, t->theta + t->layers[layer].weight, gamma);
+                pack_down(&c.g, c.down, kernels, gamma);
         }
 }
 

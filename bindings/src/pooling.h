@@ -1,4 +1,5 @@
-/* Pooling of a map (map_h, map_w, width) over windows side by side, and its adjoint; a pixel is `width` numbers.
+/* Max pooling of a map (map_h, map_w, width) over windows side by side, and its adjoint; a pixel is `width` numbers. (An
+ * average is a wider kernel, see shape.h.)
  *
  * `width` is the channels times the lanes of a tile. The winner of a max pooling is the place of the largest element in
  * its window, 0, 1, ... row by row, kept in the type of the states; of equals the first wins.
@@ -32,20 +33,18 @@ NOINLINE void choose_winners(const shape *g, real *restrict winners, real *restr
     }
 }
 
-/* out = P(map): the winners of max pooling, or the averages. */
+/* out = P(map): the winners. */
 NOINLINE void pool(const shape *g, real *restrict out, const real *restrict map, const real *restrict winners,
                    int64_t width) {
     const int64_t places = g->window * g->window;
-    const vec share = v_set(1 / (real)places);
     EACH_POOLED(g) {
         int64_t pixel = (y * g->post_width + x) * width;
         for (int64_t i = 0; i < width; i += LANES) {
             int64_t some = width - i;
-            vec pooled = v_set(0), winner = g->pool == EQK_MAX_POOL ? v_load_some(winners + pixel + i, some) : pooled;
+            vec pooled = v_set(0), winner = v_load_some(winners + pixel + i, some);
             for (int64_t place = 0; place < places; place++) {
                 vec value = v_load_some(map + map_pixel(g, y, x, place) * width + i, some);
-                pooled = g->pool == EQK_MAX_POOL ? v_if_equal(winner, v_set((real)place), value, pooled)
-                                                 : v_fma(share, value, pooled);
+                pooled = v_if_equal(winner, v_set((real)place), value, pooled);
             }
             v_store_some(out + pixel + i, pooled, some);
         }
@@ -56,20 +55,17 @@ NOINLINE void pool(const shape *g, real *restrict out, const real *restrict map,
 NOINLINE void unpool(const shape *g, real *restrict map, const real *restrict source, int64_t pitch,
                      const real *restrict winners, int64_t width) {
     const int64_t places = g->window * g->window;
-    const vec share = v_set(1 / (real)places);
     if (g->post_height * g->window < g->map_height || g->post_width * g->window < g->map_width) /* the rim */
         memset(map, 0, (size_t)(g->map_height * g->map_width * width) * sizeof *map);
     EACH_POOLED(g) {
         int64_t pixel = y * g->post_width + x;
         for (int64_t i = 0; i < width; i += LANES) {
             int64_t some = width - i;
-            vec value = v_load_some(source + pixel * pitch + i, some), spread = v_mul(share, value);
-            vec winner = g->pool == EQK_MAX_POOL ? v_load_some(winners + pixel * width + i, some) : value;
-            for (int64_t place = 0; place < places; place++) {
-                if (g->pool == EQK_MAX_POOL)
-                    spread = v_if_equal(winner, v_set((real)place), value, v_set(0));
-                v_store_some(map + map_pixel(g, y, x, place) * width + i, spread, some);
-            }
+            vec value = v_load_some(source + pixel * pitch + i, some);
+            vec winner = v_load_some(winners + pixel * width + i, some);
+            for (int64_t place = 0; place < places; place++)
+                v_store_some(map + map_pixel(g, y, x, place) * width + i,
+                             v_if_equal(winner, v_set((real)place), value, v_set(0)), some);
         }
     }
 }

@@ -4,10 +4,15 @@
 #include "check.h"
 
 /* The kernel runs over the map of pre and gives a map of its own, whose windows are pooled into the map of post. A rim
- * narrower than a window belongs to none. */
+ * narrower than a window belongs to none.
+ *
+ * An average of windows is a convolution too, by the average of `spread` x `spread` kernels that lie `step` apart: with
+ * spread + kernel - 1 taps a side in place of kernel, but for one pixel in place of a window. So there is no pooling where
+ * a window is averaged, and `kernel` and `stride` are those of the wider kernel. `taps` is the side of what learns.
+ */
 typedef struct {
     int64_t pre_height, pre_width, pre_channels, map_height, map_width, post_height, post_width, post_channels;
-    int64_t kernel, stride, padding, pool, window;
+    int64_t kernel, stride, padding, pool, window, taps, spread, step;
 } shape;
 
 static inline shape shape_of(const eqk_conv *c) {
@@ -16,14 +21,20 @@ static inline shape shape_of(const eqk_conv *c) {
     int64_t side = (c->pre_height > c->pre_width ? c->pre_height : c->pre_width) + 2 * c->padding;
     int64_t stride = c->stride < side ? c->stride : side; /* a longer one leaps out of the map as this does */
     shape g = {c->pre_height, c->pre_width, c->pre_channels, height, width, height / c->window, width / c->window,
-               c->post_channels, c->kernel, stride, c->padding, c->pool, c->window};
+               c->post_channels, c->kernel, stride, c->padding, c->pool, c->window, c->kernel, 1, stride};
+    if (c->pool == EQK_AVERAGE_POOL) {
+        g.map_height = g.post_height, g.map_width = g.post_width;
+        g.pool = EQK_NO_POOL, g.window = 1, g.spread = c->window;
+        g.kernel += (g.spread - 1) * stride, g.stride *= g.spread;
+    }
     return g;
 }
 
 static inline int64_t pre_size(const shape *g) { return g->pre_height * g->pre_width * g->pre_channels; }
 static inline int64_t map_size(const shape *g) { return g->map_height * g->map_width * g->post_channels; }
 static inline int64_t post_size(const shape *g) { return g->post_height * g->post_width * g->post_channels; }
-static inline int64_t filter_size(const shape *g) { return g->kernel * g->kernel * g->pre_channels; }
+static inline int64_t filter_size(const shape *g) { return g->taps * g->taps * g->pre_channels; }
+static inline int64_t kernel_size(const shape *g) { return g->kernel * g->kernel * g->pre_channels; }
 
 /* Elements of pre in a frame of zeros, as wide as the padding. */
 static inline int64_t framed_size(const shape *g) {
@@ -38,9 +49,10 @@ static inline int64_t listed_size(const shape *g, int64_t rows) {
     return g->pool == EQK_MAX_POOL && framed_size(g) <= INT32_MAX ? rows * (1 + 2 * g->map_height * g->map_width) : 0;
 }
 
-/* The room that a tile pools in: a map; for winners one of a single sample, frames, and states and winners samples first. */
+/* The room that a tile pools in: averaged kernels; or a map, and where winners send down one of a single sample, frames, and
+ * states and winners samples first. */
 static inline int64_t pooling_room(const shape *g, int64_t lanes) {
-    int64_t map = unpooled_size(g) * lanes;
+    int64_t map = g->spread > 1 ? g->post_channels * kernel_size(g) : unpooled_size(g) * lanes;
     int64_t sample = framed_size(g) + (lanes > 1 ? 2 * post_size(g) : 0);
     int64_t single = g->pool == EQK_MAX_POOL ? map_size(g) + sample * lanes : 0;
     return map > single ? map : single;
@@ -68,7 +80,7 @@ static inline int64_t round_up(int64_t n, int64_t chains) { return (n + chains -
 static inline int64_t own_size(const eqk_layer *layer, int64_t lanes, int64_t chains) {
     shape g = shape_into(layer);
     int64_t winners = g.pool == EQK_MAX_POOL ? 3 * round_up(post_size(&g), chains) * lanes : 0;
-    return 2 * round_up(g.post_channels * filter_size(&g), chains) + winners;
+    return 2 * round_up(g.post_channels * kernel_size(&g), chains) + winners;
 }
 
 /* And for all of them: these, and room for the largest map before it is pooled. */
@@ -180,8 +192,9 @@ static inline int64_t update_room(const eqk_layer *layers, int64_t count, int64_
 }
 
 static inline int64_t verb_room(const shape *g, int64_t chains) {
-    int64_t states = pre_size(g) > post_size(g) ? pre_size(g) : post_size(g);
-    return trace_room(g, chains) + states;
+    int64_t states = pre_size(g) > post_size(g) ? pre_size(g) : post_size(g), trace = trace_room(g, chains);
+    int64_t drive = g->post_channels * kernel_size(g) + pooling_room(g, 1) + post_size(g) + states;
+    return trace > drive ? trace : drive;
 }
 
 static inline eqk_status check_conv(const eqk_conv *c) {
@@ -198,6 +211,7 @@ static inline eqk_status check_conv(const eqk_conv *c) {
     REQUIRE(c->kernel <= c->pre_height + 2 * c->padding && c->kernel <= c->pre_width + 2 * c->padding, EQK_BAD_VALUE);
     g = shape_of(c);
     REQUIRE(g.post_height > 0 && g.post_width > 0, EQK_BAD_VALUE); /* nothing is left of the map */
+    REQUIRE(fits(kernel_size(&g), g.post_channels), EQK_BAD_SIZE);
     REQUIRE(fits3(g.map_height, g.map_width, g.post_channels), EQK_BAD_SIZE);
     return EQK_OK;
 }

@@ -103,7 +103,7 @@ typedef struct {
 static conv_place conv_at(const tile *t, int64_t layer) {
     conv_place c = {shape_into(t->layers + layer), 0, 0, 0, 0, 0};
     real *at = current_of(t, CHANNELS, 1);
-    int64_t weights = round_up(c.g.post_channels * filter_size(&c.g), CHAINS);
+    int64_t weights = round_up(c.g.post_channels * kernel_size(&c.g), CHAINS);
     for (int64_t l = 1; l <= t->last; l++) {
         if (l == layer)
             c.up = at;

@@ -117,9 +117,16 @@ static void sum_sample(const tracer *t, const real *pre, const real *post) {
         sum_map(t, t->map, t->rows);
 }
 
-/* trace (rows, k, k, C_in) += scale * the sums. */
+/* trace (rows, taps, taps, C_in) += scale * the sums, or of those that a tap has a share in where kernels were averaged. */
 static void end_trace(const tracer *t, real *restrict trace, real scale) {
-    int64_t taps = t->g->kernel * t->g->pre_channels;
-    for (int64_t line = 0; line < t->rows * t->g->kernel; line++)
-        combine(trace + line * taps, trace + line * taps, scale, t->sums + line * t->columns, taps);
+    const shape *g = t->g;
+    const int64_t line = g->taps * g->pre_channels;
+    const real share = scale / (real)(g->spread * g->spread);
+    for (int64_t row = 0; row < t->rows * g->taps; row++)
+        for (int64_t y = 0; y < g->spread; y++)
+            for (int64_t x = 0; x < g->spread; x++) {
+                int64_t kernel_row = row / g->taps * g->kernel + row % g->taps + y * g->step;
+                const real *sums = t->sums + kernel_row * t->columns + x * g->step * g->pre_channels;
+                combine(trace + row * line, trace + row * line, share, sums, line);
+            }
 }

@@ -260,8 +260,9 @@ static void update(const JOB *job, int64_t part, int64_t parts) {
         synapse lateral = {mean, difference, mean, difference, n, n, batch, layers[l].lateral, (real)0.5 * scale};
         if (layers[l].kernel) {
             shape g = shape_into(layers + l);
-            int noted = g.pool == EQK_MAX_POOL && notes_winners(job);
-            learn_filters(job, &dense, &g, noted ? job->winners + batch * layers[l].row : 0, room, g.post_channels * part / parts, g.post_channels * (part + 1) / parts);
+            int64_t channels = g.post_channels;
+            const real *winners = g.pool == EQK_MAX_POOL && notes_winners(job) ? job->winners + batch * layers[l].row : 0;
+            learn_filters(job, &dense, &g, winners, room, channels * part / parts, channels * (part + 1) / parts);
         } else
             learn_matrix(job, &dense, begin, end, room);
         if (layers[l].lateral >= 0)
