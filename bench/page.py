@@ -11,6 +11,7 @@ COLUMNS = ["net", "batch", "phase", "contestant", "schedule", "steps", "residual
 WORDS = ["net", "phase", "contestant", "schedule", "steps"]
 
 CONV = "28²-14²×16-14²×16-10"  # two convolutions and a readout, 34,106 weights
+POOLED = {pool: f"28²-12²×32-4²×64-10, {pool}" for pool in ("max", "average")}  # the same of 62,346 weights, pooled
 
 # What is claimed: net, batch, phase, contestant, against, at least so many times as fast.
 TARGETS = [
@@ -40,6 +41,8 @@ TARGETS = [
     (CONV, 32, "settle", "eqkernel c, even-odd", "torch no_grad, NCHW", 3.0),
     (CONV, 32, "settle", "eqkernel c, over-relaxed", "torch no_grad, NCHW", 3.0),
     (CONV, 32, "settle", "eqkernel, over-relaxed difference", "torch autograd of Phi", 6.0),
+    (POOLED["max"], 64, "whole step, pooled", "eqkernel c, single-sweep", "torch backprop", 1.5),
+    (POOLED["average"], 64, "whole step, pooled", "eqkernel c, single-sweep", "torch backprop", 2.0),
     *(
         (net, 64, f"whole step, {optimiser}", f"eqkernel, {schedule}", "torch autograd backprop", least)
         for net in ("784-512-10", "784-512-512-10", "784-256-256-256-256-10")

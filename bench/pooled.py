@@ -14,6 +14,7 @@ from eqkernel.training import fit
 
 from .contestants import Entry
 from .measure import Row, VerificationError, timed
+from .page import POOLED
 from .problem import cosines, digits
 from .rivals.torch_pooled import TorchPooled, exact_gradient
 
@@ -67,7 +68,6 @@ def entries_of(pool: str) -> tuple[dict[str, Entry], dict[str, Row]]:
 
 
 def rows(threads: int, rounds: int, seconds: float) -> Iterator[Row]:
-    for pool in ("max", "average"):
+    for pool, net in POOLED.items():
         entries, seen = entries_of(pool)
-        net = f"28²-12²×32-4²×64-10, {pool}"
         yield from timed(net, BATCH, "whole step, pooled", entries, seen, REFERENCE, threads, rounds, seconds)

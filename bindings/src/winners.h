@@ -113,11 +113,13 @@ NOINLINE void list_map(const shape *g, const map_list *l, const real *restrict m
     memset(l->counts, 0, (size_t)rows * sizeof *l->counts);
     for (int64_t y = 0; y < g->map_height; y++)
         for (int64_t x = 0; x < g->map_width; x++, map += rows)
-            for (int64_t i = 0; i < rows; i += LANES)
-                for (unsigned bits = v_nonzero(v_load_some(map + i, rows - i)); bits; bits &= bits - 1) {
-                    int64_t o = i + lowest_bit(bits), at = o * pixels + l->counts[o]++;
+            for (int64_t first = 0; first < rows; first += WORD) {
+                uint64_t word = which_count(map + first, rows - first < WORD ? rows - first : WORD);
+                for (; word; word &= word - 1) {
+                    int64_t o = first + lowest_bit(word), at = o * pixels + l->counts[o]++;
                     l->corners[at] = (int32_t)corner_of(g, y, x), l->values[at] = map[o];
                 }
+            }
 }
 
 /* sums[v apart] += sum over j of values[j] frame[corners[j] + v step], `vectors` of them. */
