@@ -6,9 +6,9 @@
 /* The kernel runs over the map of pre and gives a map of its own, whose windows are pooled into the map of post. A rim
  * narrower than a window belongs to none.
  *
- * An average of windows is a convolution too, by the average of `spread` x `spread` kernels that lie `step` apart: with
- * spread + kernel - 1 taps a side in place of kernel, but for one pixel in place of a window. So there is no pooling where
- * a window is averaged, and `kernel` and `stride` are those of the wider kernel. `taps` is the side of what learns.
+ * An average of windows is a convolution too, by the average of `spread` x `spread` kernels that lie `step` apart: wider by
+ * (spread - 1) step, but for one pixel in place of a window. So there is no pooling where a window is averaged, and `kernel`
+ * and `stride` are those of the wider kernel; `taps` is the side of what learns.
  */
 typedef struct {
     int64_t pre_height, pre_width, pre_channels, map_height, map_width, post_height, post_width, post_channels;
@@ -115,7 +115,7 @@ static inline int64_t tiles_of(const eqk_layer *layers, int64_t count, int64_t b
 static inline int64_t trace_room(const shape *g, int64_t chains) {
     int64_t columns = (g->kernel * g->pre_channels + chains - 1) / chains * chains;
     return g->post_channels * (2 * filter_size(g) + g->kernel * columns) + framed_size(g) + chains + unpooled_size(g) +
-           listed_size(g, g->post_channels) + 2 * post_size(g) + chains; /* the gradient at its end is read in whole vectors */
+           listed_size(g, g->post_channels) + 2 * post_size(g) + chains; /* the gradient ends in a whole vector */
 }
 
 /* Products without zeros (zeros.h): samples whose zeros one word tells, units listed at once, lines of the cache that a

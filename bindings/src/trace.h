@@ -24,7 +24,8 @@ static tracer tracer_in(const shape *g, real *room, int64_t begin, int64_t rows)
     t.winners = t.map + unpooled_size(g);
     t.best = t.winners + post_size(g);
     t.packed = t.best + post_size(g);
-    t.list = map_list_in(g, t.packed + rows * filter_size(g), rows);
+    if (listed_size(g, rows))
+        t.list = map_list_in(g, t.packed + rows * filter_size(g), rows);
     t.gradient = t.packed + rows * filter_size(g) + listed_size(g, rows);
     memset(room, 0, (size_t)(sums + framed_size(g) + CHAINS) * sizeof *room);
     return t;
