@@ -134,7 +134,7 @@ MUTATIONS = [Mutation(*row) for row in (
     # winners.h
     ("a corner without its stride", "+ x * g->stride) * g->pre_channels;", "+ x) * g->pre_channels;", "conv_verbs"),
     ("the first filter for the second", "filter[count] = filters + o * size;",
-     "filter[count] = filters + first * size;", "conv_verbs", "avx2_f32"),
+     "filter[count] = filters;", "conv_verbs", "avx2_f32"),
     ("filters that overtake each other", "for (int f = 0; f < filters; f++)\n                sum = v_fma(",
      "for (int f = filters; f-- > 0;)\n                sum = v_fma(", "winners", "avx2_f64"),
     ("a frame taken from its corner", "frames + edge + y * wide", "frames + y * wide", "conv_verbs", "avx512_f32"),
@@ -238,8 +238,8 @@ MUTATIONS = [Mutation(*row) for row in (
      "abi_f32"),
     ("precision of a double", "REQUIRE(HAS_BF16X3 && ", "REQUIRE(", "bf16x3_refusals", "abi_f64"),
     # zeros left out
-    ("the first sample left out", "for (; word; word &= word - 1) {",
-     "for (word &= word - 1; word; word &= word - 1) {", "zeros", "avx512_f32"),
+    ("the first sample left out", "for (; word; word &= word - 1) {\n        int64_t k",
+     "for (word &= word - 1; word; word &= word - 1) {\n        int64_t k", "zeros", "avx512_f32"),
     ("samples from the last", "for (; word; word &= word - 1) {\n        int64_t k = lowest_bit(word);",
      "for (int64_t k = 63; k >= 0; k--) {\n        if (!(word >> k & 1)) continue;", "zeros", "avx2_f64"),
     ("a list one too short", "WORD ? depth - block * WORD : WORD;", "WORD ? depth - block * WORD : WORD - 1;", "zeros"),

@@ -1,7 +1,7 @@
 """The tests of the C library can fail: bugs planted in its sources are each caught, in every variant and type."""
 
 import pytest
-from c_library import CC, Checker, compile_changed, library, link, units
+from c_library import BINDINGS, CC, Checker, compile_changed, library, link, units
 from c_mutations import MARK, MARKS, MUTATIONS, Mutation, variant_of
 
 from eqkernel.backends import unavailable
@@ -49,6 +49,13 @@ def runnable(mutation):
         pytest.skip("this processor has no AVX512-BF16")
     if mutation.variant not in (*VARIANTS, "auto"):
         pytest.skip(f"this processor cannot run {mutation.variant}")
+
+
+def test_every_bug_has_one_place():
+    """Those too that this processor cannot run."""
+    sources = [path.read_text() for path in (BINDINGS / "src").glob("*.[ch]")]
+    wrong = [m.bug for m in MUTATIONS if sum(source.count(m.old) for source in sources) != 1]
+    assert not wrong
 
 
 def test_every_variant_and_type_has_a_bug():

@@ -217,10 +217,11 @@ EQK_API eqk_status EQK(settle)(const EQK(job) * job, int64_t first, int64_t last
 /* The Hebbian contrast of mean and difference, and one step of the optimiser, for share `part` of `parts` of the rows
  * of every matrix; shares may run in threads of their own. Of W it is d_post m_pre^T + m_post d_pre^T, and after one
  * half-sweep up and one down (EQK_SWEEP, 1 + 1 steps), when no feedback has reached the free state, the first product alone.
- * Which places win a max pooling it finds anew from the mean, unless it has noted `winners`: a nudged phase writes them where
- * its mean is the state that chose them (EQK_SWEEP, an odd number of free steps, tolerance 0, EQK_DIFFERENCE), and an
- * update under that schedule reads them. It overwrites work, of which it needs eqk_update_workspace(job, parts) bytes (0 for a network of small matrices). A
- * lateral matrix stays symmetric but for rounding: who trains for long symmetrises it now and then. */
+ * Which places win a max pooling it finds anew from the mean, unless it has noted `winners`: a nudged phase writes them
+ * where its mean is the state that chose them (EQK_SWEEP, an odd number of free steps, tolerance 0, EQK_DIFFERENCE), and an
+ * update under that schedule reads them. It overwrites work, of which it needs eqk_update_workspace(job, parts) bytes (0
+ * for a network of small matrices). A lateral matrix stays symmetric but for rounding: who trains for long symmetrises it
+ * now and then. */
 EQK_API size_t EQK(update_workspace)(const EQK(job) * job, int64_t parts);
 EQK_API eqk_status EQK(update)(const EQK(job) * job, int64_t part, int64_t parts);
 

@@ -14,7 +14,7 @@
  *     target       n_L rows
  *     of each channel: the adaptation currents of those layers that adapt
  *     of each convolution: packed weights upwards and downwards; the winners of max pooling, one section a channel
- *     map          room for one map before it is pooled
+ *     map          room to pool in, see pooling_room (shape.h)
  *     list         the rows of a layer that are not zero in all samples, see zeros.h
  *     room         a layer's rows in another order, see chunks.h; or, instead of these two,
  *     split        states that a product of split factors is made from, see packing.h

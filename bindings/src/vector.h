@@ -83,4 +83,12 @@ INLINE void v_store_some(real *p, vec a, int64_t n) {
         v_store_first(p, a, (int)n);
 }
 
+/* A bit for each of n <= 64 numbers that is not 0. */
+INLINE uint64_t nonzero_bits(const real *a, int64_t n) {
+    uint64_t word = 0;
+    for (int64_t i = 0; i < n; i += LANES)
+        word |= (uint64_t)v_nonzero(v_load_some(a + i, n - i)) << i;
+    return word;
+}
+
 #endif

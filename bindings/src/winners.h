@@ -13,24 +13,6 @@ INLINE int64_t corner_of(const shape *g, int64_t y, int64_t x) {
     return (y * g->stride * (g->pre_width + 2 * g->padding) + x * g->stride) * g->pre_channels;
 }
 
-/* Whether n numbers are finite. */
-static int all_finite(const real *a, int64_t n) {
-    vec poison = v_set(0);
-    for (int64_t i = 0; i < n; i += LANES) {
-        vec value = v_load_some(a + i, n - i);
-        poison = v_add(v_sub(value, value), poison);
-    }
-    return v_poison(poison) == 0;
-}
-
-/* A bit for each of n <= WORD numbers that is not 0. */
-INLINE uint64_t which_count(const real *a, int64_t n) {
-    uint64_t word = 0;
-    for (int64_t i = 0; i < n; i += LANES)
-        word |= (uint64_t)v_nonzero(v_load_some(a + i, n - i)) << i;
-    return word;
-}
-
 /* -- the adjoint --------------------------------------------------------------------------------------------------- */
 
 /* corner (kernel, line) += the sum of `filters` values times their filters, 1 or 2, one after the other. */
@@ -47,28 +29,36 @@ INLINE void add_filters(const int filters, const shape *g, real *restrict corner
         }
 }
 
+/* The same of those numbers of a pixel that `word` tells, each with its filter, two by two. */
+INLINE void scatter_pixel(const shape *g, real *restrict corner, const real *restrict pixel, const real *restrict filters,
+                          uint64_t word) {
+    const int64_t size = filter_size(g);
+    while (word) {
+        const real *filter[2];
+        real values[2];
+        int count = 0;
+        for (; count < 2 && word; word &= word - 1, count++) {
+            int64_t o = lowest_bit(word);
+            values[count] = pixel[o], filter[count] = filters + o * size;
+        }
+        if (count == 2)
+            add_filters(2, g, corner, values, filter);
+        else
+            add_filters(1, g, corner, values, filter);
+    }
+}
+
 /* frame += the adjoint of K * on a map, whose filters (C_out, k, k, C_in) hold the gain; of numbers that are 0 too, if
  * `all`. */
 NOINLINE void scatter_map(const shape *g, real *restrict frame, const real *restrict map, const real *restrict filters,
                           int all) {
-    const int64_t size = filter_size(g), channels = g->post_channels;
+    const int64_t channels = g->post_channels;
     for (int64_t y = 0; y < g->map_height; y++)
         for (int64_t x = 0; x < g->map_width; x++, map += channels)
             for (int64_t first = 0; first < channels; first += WORD) {
                 int64_t n = channels - first < WORD ? channels - first : WORD;
-                uint64_t word = all ? ~(uint64_t)0 >> (WORD - n) : which_count(map + first, n);
-                real *corner = frame + corner_of(g, y, x), values[2];
-                const real *filter[2];
-                for (int count = 0; word; count = 0) {
-                    for (; count < 2 && word; word &= word - 1, count++) {
-                        int64_t o = first + lowest_bit(word);
-                        values[count] = map[o], filter[count] = filters + o * size;
-                    }
-                    if (count == 2)
-                        add_filters(2, g, corner, values, filter);
-                    else
-                        add_filters(1, g, corner, values, filter);
-                }
+                uint64_t word = all ? ~(uint64_t)0 >> (WORD - n) : nonzero_bits(map + first, n);
+                scatter_pixel(g, frame + corner_of(g, y, x), map + first, filters + first * filter_size(g), word);
             }
 }
 
@@ -114,7 +104,7 @@ NOINLINE void list_map(const shape *g, const map_list *l, const real *restrict m
     for (int64_t y = 0; y < g->map_height; y++)
         for (int64_t x = 0; x < g->map_width; x++, map += rows)
             for (int64_t first = 0; first < rows; first += WORD) {
-                uint64_t word = which_count(map + first, rows - first < WORD ? rows - first : WORD);
+                uint64_t word = nonzero_bits(map + first, rows - first < WORD ? rows - first : WORD);
                 for (; word; word &= word - 1) {
                     int64_t o = first + lowest_bit(word), at = o * pixels + l->counts[o]++;
                     l->corners[at] = (int32_t)corner_of(g, y, x), l->values[at] = map[o];

@@ -84,9 +84,7 @@ static void list_units(const listing *l, int64_t unit, int64_t count) {
         if (firsts < samples)
             transpose(values + firsts, l->held, sample_of(s, k + firsts) + unit, s->n, samples - firsts, count);
         for (int64_t i = 0; i < count; i++) {
-            uint64_t word = 0;
-            for (int64_t at = 0; at < samples; at += LANES)
-                word |= (uint64_t)v_nonzero(v_load_some(values + i * l->held + at, samples - at)) << at;
+            uint64_t word = nonzero_bits(values + i * l->held, samples);
             l->words[block * l->group + i] = word;
             l->seen[i] |= word;
         }

@@ -41,7 +41,7 @@ static void map(void) {
     if (place)
         memcpy(place, &conv, sizeof conv);
     for (int i = 0; i < 3; i++)
-        sizes[i] = optional(1, sizeof(int64_t), 1);
+        sizes[i] = optional(1, sizeof(int64_t));
     broken |= eqk_conv_post(&conv, NULL, NULL, NULL) != EQK_OK;
     TRY(eqk_conv_post(place, sizes[0], sizes[1], sizes[2]));
 }

@@ -146,9 +146,9 @@ static void *writes(void *array, size_t item, int scratch) {
 }
 
 /* What a call writes unless the pointer is NULL. */
-static void *optional(int64_t count, size_t item, int real) {
+static void *optional(int64_t count, size_t item) {
     int before = broken;
-    void *place = among(2) ? array(count, item, real) : NULL;
+    void *place = among(2) ? array(count, item, 1) : NULL;
     if (!place)
         broken = before, array_size = 0;
     return writes(place, item, 0);

@@ -364,7 +364,7 @@ static void EQK(phases)(int which) {
     if (which != PACK)
         job.x = REALS(inputs);
     if (nudges || learns)
-        job.mean = WRITES(rows), job.difference = WRITES(rows), job.winners = optional(rows, sizeof(EQK_REAL), 1);
+        job.mean = WRITES(rows), job.difference = WRITES(rows), job.winners = optional(rows, sizeof(EQK_REAL));
     if (nudges)
         EQK(draw_nudge)(&job, classes);
     if (learns)
@@ -395,7 +395,7 @@ static void EQK(phases)(int which) {
 #define DO(call) (TWIN ? memcpy(&place->variant, &variant, sizeof variant) : 0, EQK(call))
 #define PHASE(name) (DO(packed)(place) ? EQK_NOT_SUPPORTED : EQK(name)(place, first, last))
     if (which == MEASURE || which == TRAIN_STEP)
-        loss = optional(1, sizeof *loss, 1), correct = optional(1, sizeof *correct, 1);
+        loss = optional(1, sizeof *loss), correct = optional(1, sizeof *correct);
     switch (which) {
     case FREE_PHASE: TRY(PHASE(free_phase)); break;
     case NUDGED_PHASE: TRY(PHASE(nudged_phase)); break;
