@@ -38,10 +38,11 @@ test-gpu: $(GPU_NEEDS) ## test the CUDA kernels on this machine's GPU (CUDA=12 o
 bench-gpu: $(GPU_BENCH_NEEDS) ## time the CUDA backend beside its rivals; writes bench-gpu.json
 	$(BIN)/python -m bench.gpu
 
+# mypy reads no compiled code, so none is made for it.
 lint: .venv/installed-lint ## ruff on the sources, mypy on the package as it installs
 	$(BIN)/ruff check .
 	rm -rf build
-	$(BIN)/pip install --quiet --no-deps --target build/package .
+	CC=false $(BIN)/pip install --quiet --no-deps --target build/package .
 	MYPYPATH=build/package $(BIN)/mypy --package eqkernel
 
 check-fixed: .venv/made ## integer network: ap_fixed and ac_fixed equal C99 (fetches the headers that hls4ml carries)

@@ -32,8 +32,8 @@ from .cli_options import (
     Interrupted,
     choice,
     kept,
-    prepare,
     read,
+    results,
 )  # fmt: skip
 from .costs import COSTS
 from .cpu.threads import set_threads
@@ -180,7 +180,6 @@ def train(dataset: str, place: Path | None, out: Path | None, **options: Any) ->
     options["epochs"] = options["epochs"] or task.epochs
     options["batch"] = options["batch"] or task.batch
     out = out or Path(f"eqkernel-{dataset}")
-    prepare(out)
     if options["threads"]:
         set_threads(options["threads"])
     x, y, x_held, y_held = task.load(place)
@@ -194,7 +193,7 @@ def train(dataset: str, place: Path | None, out: Path | None, **options: Any) ->
     beta, batches = options["beta"], -(-len(x) // options["batch"])
     start = to_host(nets[0].parameters[0]).copy()
     residuals = {"before": residual_curves(nets[0], x[:64], y[:64], beta)}
-    with report.telling(seeds, judge) as histories:
+    with results(out), report.telling(seeds, judge) as histories:
         with report.progress_of(len(nets), options["epochs"], batches) as callback:
             for run, net in enumerate(nets):
                 with kept(net, run, out):

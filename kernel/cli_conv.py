@@ -23,8 +23,8 @@ from .cli_options import (
     VALIDATION,
     choice,
     kept,
-    prepare,
     read,
+    results,
 )  # fmt: skip
 from .conv_figures import MapStory, difference_maps, draw_maps
 from .cortex import REWARDS, Adjustment
@@ -119,7 +119,6 @@ def _train(
     threads: int | None, place: Path | None, out: Path | None, validation: float | None, backend: str, **options: Any,
 ) -> None:  # fmt: skip
     out = out or Path(f"eqkernel-{name}")
-    prepare(out)
     if threads:
         set_threads(threads)
     load, names = SETS[dataset]
@@ -133,7 +132,7 @@ def _train(
     nets = [_scheduled(_network(make, start, seed=n, backend=backend), options) for n in numbers]
     steps = recipe.epochs * -(-len(x) // recipe.batch)
     residuals = {"before": residual_curves(nets[0], x[:64], y[:64], recipe.beta)}
-    with report.telling(numbers, judge) as histories:
+    with results(out), report.telling(numbers, judge) as histories:
         with report.progress_of(seeds, recipe.epochs, steps // recipe.epochs) as callback:
             for run, (n, net) in enumerate(zip(numbers, nets, strict=True)):
                 with kept(net, run, out):

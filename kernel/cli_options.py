@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.resources import as_file, files
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -41,13 +41,22 @@ VALIDATION = click.option(
 )
 
 
-def prepare(out: Path) -> None:
-    """Makes the folder, and finds out before the training whether it can be written to."""
+@contextmanager
+def results(out: Path) -> Iterator[None]:
+    """The folder of results is made, and seen to be writable, before the training; if nothing comes of it, it goes."""
+    made = [folder for folder in (out, *out.parents) if not folder.exists()]
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        TemporaryFile(dir=out).close()
-    except OSError as error:
-        raise EqkernelError(f"cannot write into {out}: {error.strerror}; name another --out") from error
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            TemporaryFile(dir=out).close()
+        except OSError as error:
+            raise EqkernelError(f"cannot write into {out}: {error.strerror}; name another --out") from error
+        yield
+    except BaseException:
+        for folder in made:
+            with suppress(OSError):  # it holds something
+                folder.rmdir()
+        raise
 
 
 def read(weights: Path, backend: str) -> Network:

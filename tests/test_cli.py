@@ -237,12 +237,12 @@ def test_every_error_is_one_line_and_leaves_nothing(trained, tmp_path, monkeypat
     np.save("words.npy", np.full(64, "a"))
     Image.fromarray(np.full((8, 8), 30_000, np.uint16)).save("deep.png")
     (tmp_path / "short.npy").write_bytes((tmp_path / "small.npy").read_bytes()[:-8])
-    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    before = set(tmp_path.rglob("*")), {path: path.read_bytes() for path in tmp_path.iterdir()}
     words = args.replace("WEIGHTS", str(trained[0] / "weights.safetensors")).split()
     line = error_line(run(*words))
     assert re.search(message, line), line
     after = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    assert after == before
+    assert (set(tmp_path.rglob("*")), after) == before
 
 
 @pytest.mark.filterwarnings("always")
@@ -267,7 +267,7 @@ def test_a_network_for_other_images_is_told_so(trained, tmp_path):
 
 def test_a_diverging_training_writes_nothing(tmp_path):
     options = "--lr 1e30 --optimiser sgd --neuron linear --hidden 24,16"
-    line = error_line(run("train", "digits", *SMALL, *options.split(), "--out", tmp_path))
+    line = error_line(run("train", "digits", *SMALL, *options.split(), "--out", tmp_path / "new" / "run"))
     assert "diverged" in line or "the loss is" in line
     assert list(tmp_path.iterdir()) == []
 

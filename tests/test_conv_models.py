@@ -143,6 +143,7 @@ def test_errors_are_one_line(bars, tmp_path, command, message, monkeypatch):
     (line,) = result.stderr.strip().splitlines()
     assert line.startswith("eqkernel: ")
     assert re.search(message, line), line
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_network_of_another_shape_is_no_start(bars, tmp_path):
