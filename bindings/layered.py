@@ -239,7 +239,7 @@ class Layered(layered.Layered):
         spread(part, count, 2.0 * self.synapses * job.batch * steps)
         return count
 
-    def _update(self, theta, first, second, mean, difference, schedule, rule, rates, hyper) -> None:  # type: ignore[no-untyped-def]
+    def _update(self, theta, first, second, mean, difference, schedule, rule, rates, hyper) -> None:  # type: ignore[no-untyped-def, override]
         run, dtype = functions(self.network.dtype), self.network.dtype
         if rule == lib.EQK_GRADIENT:
             theta[...] = self.network.buffer  # a gradient replaces the weights that tell which places win

@@ -86,13 +86,13 @@ def conv_updates(dtype):
 
 
 def winners(dtype):
-    """test_c_winners: what is not finite, winners that are noted, shares of filters, and room for frames."""
+    """test_c_winners: what is not finite, room for frames; test_conv_backends: winners noted, shares of filters."""
     for verb in ("drive_pre", "hebbian"):
         test_c_winners.check_infinity(verb, np.inf, dtype)
         test_c_winners.check_bits(verb, dtype)
-    for kind in test_c_winners.KINDS:
+    for kind in test_conv_backends.NOTING:
         for threads in (1, 2):
-            test_c_winners.check_noted(kind, dtype, threads)
+            test_conv_backends.check_noted(kind, dtype, threads, "c")
     for pool in test_c_winners.POOLED:
         test_c_winners.check_room(pool, dtype)
 

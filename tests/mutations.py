@@ -123,6 +123,12 @@ def winners(backend="cpu"):
     test_conv_backends.check_moving_winners(test_conv_backends.moving_winners(backend))
 
 
+def noted(backend="cpu"):
+    """test_conv_backends: winners that are noted."""
+    for kind in test_conv_backends.NOTING:
+        test_conv_backends.check_noted(kind, "float64", 2, "cpu")
+
+
 def conv_updates(backend="cpu"):
     """test_conv_backends: updates of fused convolutions."""
     test_backends.check_updates(conv_net(backend, "few-step", "average"), "SGD", 9, 0)
@@ -168,7 +174,7 @@ def cortex(backend="reference"):
 # A check fails by an assertion, or by a warning or refusal on its way there.
 CAUGHT = (AssertionError, eq.EqkernelError, eq.UnsettledWarning, RuntimeWarning)
 ALL = cortex, gradient, convolution, adjoint, taps, pooled_gradient, settled, bptt, neurons, phases, updates, one_pass
-KERNELS = conv_verbs, winners, conv_updates, paces, zeros
+KERNELS = conv_verbs, winners, noted, conv_updates, paces, zeros
 CHECKS = {check.__name__: check for check in ALL + KERNELS}
 
 
@@ -187,6 +193,7 @@ class Mutation(NamedTuple):
 
 
 R, Relaxation, READOUT = reference, relaxation.Relaxation, "network.cost.error(free.state[-1], target)"
+Engine = cpu.layered.Layered
 SGD, Momentum, Adam = optimisers.Optimiser, optimisers.Momentum, optimisers.Adam
 # fmt: off
 MUTATIONS = [Mutation(*row) for row in (
@@ -257,6 +264,11 @@ MUTATIONS = [Mutation(*row) for row in (
      "yield from (([l], True, True) for l in range(1, top + 1))", "bptt"),
     ("tolerance ignored", Relaxation, "settle", "residual < (schedule.tolerance or 0)", "False", "settled"),
     ("tolerance taken for met", Relaxation, "settle", "residual < (schedule.tolerance or 0)", "True", "settled"),
+    # winners that are noted
+    ("noted after a step back", Engine, "_notes_winners", "schedule.free_steps % 2 == 1 and", "", "noted"),
+    ("noted in any order", Engine, "_notes_winners", "c.order == tiles.SWEEP and", "", "noted"),
+    ("noted before a phase stopped", Engine, "_notes_winners", " and c.stop == 0", "", "noted"),
+    ("noted of a mean that moves", Engine, "_notes_winners", "forward and self", "forward or self", "noted"),
     # neurons
     ("wrong clip in the difference", R.neurons, "clip_difference", "1 - m, -half", "1 - m, 0", "neurons"),
     ("sign of the difference lost", R.neurons, "tanh_difference", "np.copysign(rise, c)", "rise", "neurons"),
@@ -318,6 +330,12 @@ KERNEL_MUTATIONS = [
     ("border tap dropped", "correlate.py", "source_w - left)", "source_w - 1 - left)", "conv_verbs"),
     ("the last of equals wins", "pooling.py", "code if values[i] >", "code if values[i] >=", "conv_verbs"),
     ("a difference keeps its own winners", "drives.py", "channel if biased else MEAN,", "channel,", "winners"),
+    ("winners of a tile's first samples", "chain.py", "batch * plan[layer, ROW] + first * n, n, tile",
+     "batch * plan[layer, ROW], n, tile", "noted"),
+    ("an average is a sum", "correlate.py", "share * weight", "weight", "conv_verbs"),
+    ("averaged kernels a pixel apart", "correlate.py", "x * shape[STEP] * shape[PRE_C]\n                for",
+     "x * shape[PRE_C]\n                for", "conv_verbs"),
+    ("a tap learns from one row of a window", "trace.py", "row % taps + y * shape[STEP]", "row % taps", "conv_verbs"),
     ("layers that move taken for resting", "drives.py", "if largest != 0:", "if largest > 1:", "phases"),
     ("frame off by a row", "trace.py", "(y + padding) * wide", "y * wide", "conv_verbs"),
     ("one zero of a pair drops both", "zeros.py", "batch) | word_of", "batch) & word_of", "zeros"),

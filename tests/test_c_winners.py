@@ -1,12 +1,10 @@
-"""Max pooling in the C library: maps that are mostly zeros, and winners that are noted for the update."""
-
-from contextlib import contextmanager
+"""Max pooling in the C library: maps that are mostly zeros, and room for what pools."""
 
 import numpy as np
 import pytest
 from test_bindings import restore_variant  # noqa: F401  (a fixture; skips without the library)
 from test_c_zeros import check_workspace
-from test_conv_backends import moving_winners, verb_arguments
+from test_conv_backends import verb_arguments
 from test_verbs import DTYPES, float64
 
 import eqkernel as eq
@@ -15,7 +13,6 @@ from eqkernel.bindings import backend
 from eqkernel.geometry import conv_geometry
 
 GEOMETRY = conv_geometry("here", (9, 8, 5), (4, 4, 19), kernel=3, stride=1, padding=1, pool="max", window=2)
-BATCH = 19  # a tile and a part of one
 
 
 def check_infinity(verb, bad, dtype):
@@ -65,45 +62,6 @@ def test_a_map_without_its_zeros_is_summed_to_the_bits_of_the_whole_map(verb, dt
 
 
 POOLED = {"max": (2, 2, 1), "average": (2, 2, 96)}
-KINDS = {  # the last kinds do not note their winners: another state than the mean has chosen them
-    "1 + 1": {"order": "sweep", "free_steps": 1, "form": "difference"},
-    "3 + 2": {"order": "sweep", "free_steps": 3, "nudged_steps": 2, "form": "difference"},
-    "downwards last": {"order": "sweep", "free_steps": 2, "form": "difference"},
-    "all at once": {"order": "synchronous", "free_steps": 3, "nudged_steps": 3, "form": "difference"},
-    "the mean moves": {"order": "sweep", "free_steps": 1, "nudged_steps": 3, "form": "mean-difference"},
-    "stops early": {"order": "sweep", "free_steps": 5, "form": "difference", "tolerance": 1e9, "early_stop": True},
-}
-
-
-@contextmanager
-def shared(threads):
-    """Work of any size is shared by so many threads."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("eqkernel.cpu.threads.WORTH_A_THREAD", 0)
-        patch.setattr("eqkernel.bindings.layered.WORTH_A_THREAD", 0)
-        patch.setattr("eqkernel.cpu.threads._threads", threads)
-        yield
-
-
-def check_noted(kind, dtype, threads):
-    """A step in one call learns what phases do and an update that looks for the winners itself, to the bit."""
-    plan = eq.Schedule(**{"gamma": 1.0, "nudged_steps": 1, "tolerance": None} | KINDS[kind])
-    one, two = nets = [moving_winners("c", dtype, plan) for _ in range(2)]
-    rng = np.random.default_rng(0)
-    x, y = rng.uniform(-1, 1, (BATCH, one.sizes[0])).astype(dtype), np.arange(BATCH) % 3
-    optimisers = [eq.SGD(0.1) for _ in nets]
-    for _ in range(2):
-        with shared(threads):
-            eq.train_step(one, x, y, beta=0.25, optimiser=optimisers[0])
-        eq.hebbian_update(two, eq.nudged_phase(two, eq.free_phase(two, x), y, 0.25), optimisers[1])
-        np.testing.assert_array_equal(one.buffer, two.buffer)
-
-
-@pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("kind", KINDS)
-def test_noted_winners_are_those_of_the_mean(kind, dtype, threads):
-    check_noted(kind, dtype, threads)
 
 
 def check_room(pool, dtype):

@@ -4,6 +4,8 @@ Where the largest of a window wins, rounding may choose between equals: states a
 sums are equal, and neurons are smooth where the net pools a maximum.
 """
 
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
 from bounds import verb_bound
@@ -231,6 +233,56 @@ def check_moving_winners(net):
 @pytest.mark.parametrize("backend", COMPILED)
 def test_a_difference_has_the_winners_of_its_mean_and_a_state_its_own(backend, dtype, form):
     check_moving_winners(moving_winners(backend, dtype, STOPPED.but(form=form)))
+
+
+NOTING = {  # the last kinds do not note their winners: another state than the mean has chosen them
+    "1 + 1": {"order": "sweep", "free_steps": 1, "form": "difference"},
+    "3 + 2": {"order": "sweep", "free_steps": 3, "nudged_steps": 2, "form": "difference"},
+    "downwards last": {"order": "sweep", "free_steps": 2, "form": "difference"},
+    "all at once": {"order": "synchronous", "free_steps": 3, "nudged_steps": 3, "form": "difference"},
+    "the mean moves": {"order": "sweep", "free_steps": 1, "nudged_steps": 3, "form": "mean-difference"},
+    "stops after a step back": {
+        "order": "sweep", "free_steps": 5, "form": "difference", "tolerance": 0.1, "early_stop": True,
+    },
+}  # fmt: skip
+
+
+@contextmanager
+def shared(threads):
+    """Work of any size is shared by so many threads."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("cpu.threads", "bindings.layered")[: 1 + ("c" in HERE)]:
+            patch.setattr(f"eqkernel.{module}.WORTH_A_THREAD", 0)
+        patch.setattr("eqkernel.cpu.threads._threads", threads)
+        yield
+
+
+def check_noted(kind, dtype, threads, backend):
+    """A step in one call learns what phases do and an update that looks for the winners itself, to the bit."""
+    plan = eq.Schedule(**{"gamma": 1.0, "nudged_steps": 1, "tolerance": None} | NOTING[kind])
+    one, two = nets = [moving_winners(backend, dtype, plan) for _ in range(2)]
+    rng = np.random.default_rng(0)
+    x, y = rng.uniform(-1, 1, (19, one.sizes[0])).astype(dtype), np.arange(19) % 3
+    optimisers = [eq.SGD(0.1) for _ in nets]
+    for _ in range(2):
+        with shared(threads):
+            eq.train_step(one, x, y, beta=0.25, optimiser=optimisers[0])
+        eq.hebbian_update(two, eq.nudged_phase(two, eq.free_phase(two, x), y, 0.25), optimisers[1])
+        np.testing.assert_array_equal(one.buffer, two.buffer)
+
+
+@pytest.mark.parametrize("backend", COMPILED)
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kind", NOTING)
+def test_noted_winners_are_those_of_the_mean(kind, dtype, threads, backend):
+    check_noted(kind, dtype, threads, backend)
+
+
+def test_noted_winners_are_not_sought_again(monkeypatch):
+    net = moving_winners("cpu", schedule=eq.Schedule(free_steps=1, tolerance=None))
+    monkeypatch.delattr(cpu.conv, "choose")
+    eq.train_step(net, np.full((3, net.sizes[0]), 0.5), np.arange(3), beta=0.25, optimiser=eq.SGD(0.1))
 
 
 def unbounded(net):

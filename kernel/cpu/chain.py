@@ -320,6 +320,15 @@ def store_rows(plan, tile, lanes, section, out, batch, first, count):
 
 
 @kernel
+def store_winners(plan, tile, lanes, out, batch, first, count):
+    """Write the winners of the free state as `store_rows` does states; other layers' blocks stay as they are."""
+    for layer in range(1, plan.shape[0]):
+        if is_conv(plan, layer) and plan[layer, SHAPE + POOL] == MAX:
+            n, at = plan[layer, SIZE], winners_at(plan, lanes, FREE, layer)
+            transpose(out, batch * plan[layer, ROW] + first * n, n, tile, at, lanes, n, count)
+
+
+@kernel
 def free_tiles(plan, theta, tiles, x, states, report, begin, end, finite, order, steps, gamma, step, tolerance):
     """Free phase of tiles begin..end of a batch x (B * n_0,); writes states and, for each tile, a row of report.
 
@@ -347,10 +356,13 @@ def free_tiles(plan, theta, tiles, x, states, report, begin, end, finite, order,
 
 @kernel
 def nudged_tiles(
-    plan, theta, tiles, target, means, differences, report, begin, end, finite,
+    plan, theta, tiles, target, means, differences, winners, report, begin, end, finite,
     form, order, steps, gamma, beta, step, live, tolerance,
 ):  # fmt: skip
-    """Nudged phase of tiles begin..end, whose free phase is done; target (B * n_L,)."""
+    """Nudged phase of tiles begin..end, whose free phase is done; target (B * n_L,).
+
+    If there is room in `winners` (laid out as the means) it receives those of max poolings in the free state.
+    """
     classes = plan[plan.shape[0] - 1, SIZE]
     batch, vector = target.size // classes, VECTOR_BYTES // tiles.itemsize
     width = tile_lanes(plan, vector)
@@ -369,3 +381,5 @@ def nudged_tiles(
         if form != RUN_DIFFERENCE:  # whose mean is the free state
             store_rows(plan, tile, lanes, 3 * MEAN + STATE, means, batch, first, count)
         store_rows(plan, tile, lanes, 3 * DIFFERENCE + STATE, differences, batch, first, count)
+        if winners.size:
+            store_winners(plan, tile, lanes, winners, batch, first, count)

@@ -24,6 +24,9 @@ from .correlate import (
     PRE_C,
     PRE_H,
     PRE_W,
+    SPREAD,
+    average_kernels,
+    averaged_size,
     biases_at,
     correlate_down,
     correlate_up,
@@ -31,6 +34,7 @@ from .correlate import (
     pack_up,
     packed_down,
     packed_up,
+    shape_of,
 )
 from .gemm import transpose
 from .microkernel import VECTOR_BYTES
@@ -104,7 +108,29 @@ def _store(out, scratch, at, lanes, first, count, features, back):
 def scratch_for(lanes, shape):
     """Elements of working memory of the drive verbs: a tile of pre, map, post, winners and one state, the weights."""
     n_pre, n_map, n_post = sizes_of(shape)
-    return (n_pre + n_map + 2 * n_post + max(n_pre, n_post)) * lanes + max(packed_up(shape), packed_down(shape))
+    weights = max(packed_up(shape), packed_down(shape)) + averaged_size(shape)
+    return (n_pre + n_map + 2 * n_post + max(n_pre, n_post)) * lanes + weights
+
+
+@kernel
+def pack_kernels(packed, up, down, room, weight, weight_at, bias, bias_at, gain, shape):
+    """Pack weights and biases for the way up at `up` and, times gain, for the way down at `down`; negative for neither.
+
+    All but the weights are places in `packed`; `room` is for averaged kernels.
+    """
+    if shape[SPREAD] > 1:
+        average_kernels(packed, room, weight, weight_at, shape)
+        _pack(packed, up, down, packed, room, bias, bias_at, gain, shape)
+    else:
+        _pack(packed, up, down, weight, weight_at, bias, bias_at, gain, shape)
+
+
+@kernel
+def _pack(packed, up, down, kernels, kernels_at, bias, bias_at, gain, shape):
+    if up >= 0:
+        pack_up(packed, up, kernels, kernels_at, bias, bias_at, shape)
+    if down >= 0:
+        pack_down(packed, down, kernels, kernels_at, gain, shape)
 
 
 @kernel
@@ -117,10 +143,9 @@ def _drive(drive, source, weight, winners, shape, upwards, choosing, scratch):
     chosen = post + n_post * lanes
     back = chosen + n_post * lanes
     packed = back + max(n_pre, n_post) * lanes
-    if upwards:
-        pack_up(scratch, packed, weight, ZERO, weight, -ONE, shape)
-    else:
-        pack_down(scratch, packed, weight, ZERO, scratch.dtype.type(1), shape)
+    up, down = (packed, -ONE) if upwards else (-ONE, packed)
+    averaged = packed + max(packed_up(shape), packed_down(shape))
+    pack_kernels(scratch, up, down, averaged, weight, ZERO, weight, -ONE, scratch.dtype.type(1), shape)
     for first in range(0, source.size // n_in, lanes):
         count = min(lanes, source.size // n_in - first)
         if winners.size and not choosing:
@@ -147,7 +172,7 @@ def _hebbian(trace, pre, post, winners, scale, shape, room):
 def _run(
     out: NDArray, source: NDArray, weight: NDArray, geometry: ConvGeometry, winners: NDArray | None, up: bool
 ) -> None:
-    batch, target, shape = len(source), flat_out(out), np.array(geometry)
+    batch, target, shape = len(source), flat_out(out), shape_of(geometry)
     n_in, n_out = (geometry.n_pre, geometry.n_post) if up else (geometry.n_post, geometry.n_pre)
     _check_shape(out, (batch, n_out))
     scratch = np.empty(scratch_for(VECTOR_BYTES // target.itemsize, shape), target.dtype)
@@ -193,7 +218,7 @@ def hebbian(
     trace: NDArray, pre: NDArray, post: NDArray, scale: float, geometry: ConvGeometry, winners: NDArray | None
 ) -> None:
     """trace += scale * the correlation of P^T post with pre, summed over the batch."""
-    batch, out, shape = len(pre), flat_out(trace), np.array(geometry)
+    batch, out, shape = len(pre), flat_out(trace), shape_of(geometry)
     _check_shape(trace, geometry.weight_shape)
     pre, post = flat_in(pre, (batch, geometry.n_pre), out), flat_in(post, (batch, geometry.n_post), out)
     winners = _flat_winners(winners, batch, geometry, out)
@@ -203,7 +228,7 @@ def hebbian(
 
 def choose(winners: NDArray, pre: NDArray, weight: NDArray, geometry: ConvGeometry) -> None:
     """winners = the place in each window where K * pre is largest, the first of equals."""
-    batch, shape = len(pre), np.array(geometry)
+    batch, shape = len(pre), shape_of(geometry)
     _check_shape(winners, (batch, geometry.n_post))
     found = np.zeros(winners.size, weight.dtype)
     scratch = np.empty(scratch_for(VECTOR_BYTES // found.itemsize, shape), found.dtype)

@@ -8,23 +8,43 @@ The adjoint gathers. The pixels y of `pre` with (y + padding) mod stride = r mee
 each of the stride^2 phases is itself a correlation, of stride 1, with those taps turned round.
 
 Weights are packed as the register block reads them, [block of rows][tap][input channel][row of the block], after a
-block of zeros and one of biases, the two values a sum may start from. `shape` is a ConvGeometry as a flat array.
+block of zeros and one of biases, the two values a sum may start from. `shape` is what `shape_of` makes of a geometry.
 """
 
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
+from ..geometry import AVERAGE, NONE, ConvGeometry
 from .compile import inline, kernel, never_inline
 from .microkernel import PATCHES, VECTOR_BYTES, patch
 from .tiles import ONE, ZERO
 
 _patch_a, _patch_b, _patch1 = (patch(rows) for rows in PATCHES)
 _HEIGHT, _LOW, _ = PATCHES
-# The places of a ConvGeometry.
+# The places of a shape: those of a ConvGeometry, and three more.
 (
     PRE_H, PRE_W, PRE_C, MAP_H, MAP_W, POST_H, POST_W, POST_C, KERNEL, STRIDE, PADDING, POOL, WINDOW,
-) = tuple(np.arange(13))  # fmt: skip
+    TAPS, SPREAD, STEP,
+) = tuple(np.arange(16))  # fmt: skip
+NUMBERS = len(ConvGeometry._fields) + 3
+
+
+def shape_of(g: ConvGeometry) -> NDArray:
+    """A geometry as the kernels take it, where an average of windows is a convolution too.
+
+    It is one by the average of `spread` x `spread` kernels that lie `step` apart: wider by (spread - 1) step, but for
+    one pixel in place of a window. So there is no pooling where a window is averaged, and `kernel` and `stride` are
+    those of the wider kernel; `taps` is the side of what learns.
+    """
+    taps, step, spread = g.kernel, g.stride, g.window if g.pool == AVERAGE else 1
+    if spread > 1:
+        g = g._replace(
+            map_height=g.post_height, map_width=g.post_width, pool=NONE, window=1,
+            kernel=taps + (spread - 1) * step, stride=spread * step,
+        )  # fmt: skip
+    return np.array([*g, taps, spread, step])
 
 
 @kernel
@@ -47,19 +67,31 @@ def sum_taps(count, c, c_at, c_row, keep, a, start, a_at, a_outer, a_inner, b, b
 @kernel
 def filter_size(shape):
     """Weights of one filter."""
+    return shape[TAPS] * shape[TAPS] * shape[PRE_C]
+
+
+@kernel
+def kernel_size(shape):
+    """Numbers of one kernel: a filter, or an average of filters."""
     return shape[KERNEL] * shape[KERNEL] * shape[PRE_C]
+
+
+@kernel
+def averaged_size(shape):
+    """Elements of the averaged kernels, where there are any."""
+    return shape[POST_C] * kernel_size(shape) if shape[SPREAD] > 1 else 0
 
 
 @kernel
 def packed_up(shape):
     """Elements of the packed weights of a correlation: zeros, biases, blocks."""
-    return _HEIGHT + shape[POST_C] * (1 + filter_size(shape))
+    return _HEIGHT + shape[POST_C] * (1 + kernel_size(shape))
 
 
 @kernel
 def packed_down(shape):
     """Elements of the packed weights of its adjoint: zeros, blocks."""
-    return _HEIGHT + shape[POST_C] * filter_size(shape)
+    return _HEIGHT + shape[POST_C] * kernel_size(shape)
 
 
 @kernel
@@ -69,9 +101,25 @@ def biases_at(packed):
 
 
 @kernel
+def average_kernels(kernels, at, weight, weight_at, shape):
+    """kernels (C_out, K, K, C_in) at `at` = the averages of weight (C_out, k, k, C_in)."""
+    line, wide, spread = shape[TAPS] * shape[PRE_C], shape[KERNEL] * shape[PRE_C], shape[SPREAD]
+    share = weight.dtype.type(1) / weight.dtype.type(spread * spread)
+    kernels[at : at + averaged_size(shape)] = weight.dtype.type(0)
+    for row in range(shape[POST_C] * shape[TAPS]):
+        source = weight_at + row * line
+        for y in range(spread):
+            for x in range(spread):
+                kernel_row = row // shape[TAPS] * shape[KERNEL] + row % shape[TAPS] + y * shape[STEP]
+                place = at + kernel_row * wide + x * shape[STEP] * shape[PRE_C]
+                for i in range(line):
+                    kernels[place + i] += share * weight[source + i]
+
+
+@kernel
 def pack_up(packed, at, weight, weight_at, bias, bias_at, shape):
-    """Pack weight (C_out, k, k, C_in) and, unless bias_at is negative, the biases (C_out,)."""
-    rows, depth = shape[POST_C], filter_size(shape)
+    """Pack weight (C_out, K, K, C_in) and, unless bias_at is negative, the biases (C_out,)."""
+    rows, depth = shape[POST_C], kernel_size(shape)
     packed[at : at + _HEIGHT + rows] = packed.dtype.type(0)
     if bias_at >= 0:
         for i in range(rows):

@@ -5,8 +5,7 @@ from __future__ import annotations
 from ..neurons import SOFTMAX
 from .arithmetic import maximum
 from .compile import kernel
-from .conv import down_through, up_through
-from .correlate import pack_down, pack_up
+from .conv import down_through, pack_kernels, up_through
 from .gather import get_place
 from .gemm import forward_panel, forward_times_vector, panel, times_vector
 from .microkernel import DEPTH, DOTS, SUMS, VECTOR_BYTES
@@ -145,10 +144,9 @@ def pack(plan, theta, tile, gamma):
     """Bring the weights of convolutions into the order of their kernels."""
     for layer in range(1, plan.shape[0]):
         if is_conv(plan, layer):
-            weight, shape = plan[layer, WEIGHT], plan[layer, SHAPE:]
-            pack_up(tile, plan[layer, PACKED_UP], theta, weight, theta, plan[layer, BIAS], shape)
-            if layer > 1:
-                pack_down(tile, plan[layer, PACKED_DOWN], theta, weight, gamma, shape)
+            up, down = plan[layer, PACKED_UP], plan[layer, PACKED_DOWN] if layer > 1 else -ONE
+            weight, bias, room, shape = plan[layer, WEIGHT], plan[layer, BIAS], plan[layer, ROOM], plan[layer, SHAPE:]
+            pack_kernels(tile, up, down, room, theta, weight, theta, bias, gamma, shape)
 
 
 @kernel

@@ -18,11 +18,13 @@ from ..alignment import aligned
 from ..connections import Conv
 from ..costs import one_hot
 from ..errors import EqkernelError, all_finite
+from ..geometry import MAX
 from ..optimisers import Optimiser
 from ..outcomes import Outcome, judge
 from ..schedules import FORMS, NUDGES, ORDERS, Schedule
 from ..step import Whole
 from . import chain, conv, tiles, update
+from .correlate import POOL
 from .drives import are_finite
 from .learner import Learner
 from .microkernel import VECTOR_BYTES
@@ -61,6 +63,7 @@ class Workspace:
         for at, pair in plan.constants.items():
             self.tiles[:, at : at + 2] = pair
         self.state, self.mean, self.difference = (np.zeros(batch * rows, dtype) for _ in range(3))
+        self.winners = np.zeros(batch * rows if (plan.table[:, tiles.SHAPE + POOL] == MAX).any() else 0, dtype)
         self.report = np.zeros((2 * count, 3))
         self._views: dict[str, tuple[int, list[NDArray]]] = {}
 
@@ -180,12 +183,13 @@ class Layered(Learner):
     ) -> Phase:
         c, form = self.constants(schedule), self._form(variant, schedule)
         report = workspace.report[workspace.count(len(target)) :]
+        winners = workspace.winners if self._notes_winners(variant, schedule) else workspace.winners[:0]
         signed = self.network.dtype.type(-beta if variant == "negative" else beta)
 
         def run(begin: int, end: int) -> None:
             chain.nudged_tiles(
                 self.plan.table, self.network.buffer, workspace.tiles, target.reshape(-1),
-                workspace.mean, workspace.difference, report, begin, end, finite,
+                workspace.mean, workspace.difference, winners, report, begin, end, finite,
                 form, c.order, schedule.nudged_steps, c.gamma, signed, c.step, c.nudge, c.stop,
             )  # fmt: skip
 
@@ -195,7 +199,7 @@ class Layered(Learner):
     def _drawn(self, workspace: Workspace, x: NDArray, settled: Settled, mean: str = "mean") -> Nudged:
         """The result of a nudged phase that settled like this, whose mean the workspace calls `mean`."""
         m, d = workspace.views(mean, len(x)), workspace.views("difference", len(x))
-        return [x, *m], [x, *d], settled
+        return [x, *m], [np.zeros_like(x), *d], settled
 
     def _mean(self, variant: str, schedule: Schedule) -> str:
         """Where the difference alone settles, the mean is the free state, and nothing writes it a second time."""
@@ -203,6 +207,12 @@ class Layered(Learner):
 
     def _form(self, variant: str, schedule: Schedule) -> int:
         return self.constants(schedule).form if variant == "centered" else int(tiles.RUN_STATE)
+
+    def _notes_winners(self, variant: str, schedule: Schedule) -> bool:
+        """Whether the mean is the state that chose the winners, for the update: the free one, after a sweep forward."""
+        c = self.constants(schedule)
+        forward = c.order == tiles.SWEEP and schedule.free_steps % 2 == 1 and c.stop == 0
+        return forward and self._form(variant, schedule) == tiles.RUN_DIFFERENCE
 
     def _products(self, schedule: Schedule) -> int:
         """Multiply-adds of a step for one sample: a sweep goes up or down, other orders do both."""
@@ -252,17 +262,22 @@ class Layered(Learner):
             except EqkernelError:
                 return None
         (_, (*_, output), free), (mean, difference, nudged) = self.both(x, target, beta, variant, schedule)
-        loss = float(network.cost.loss(output, target).mean())
+        with np.errstate(over="ignore"):
+            loss = float(network.cost.loss(output, target).mean())
         if not (isfinite(loss) and all_finite(output)):
             return None
         for steps, residual, early in (free, nudged):
             if judge(residual, early, steps, schedule.tolerance) is Outcome.DIVERGED:
                 return None
-        self.update(mean, difference, optimiser, schedule)
+        known = {"winners": self.reserve(len(x), True).winners} if self._notes_winners(variant, schedule) else {}
+        self.update(mean, difference, optimiser, schedule, **known)
         correct = 0 if labels is None else int(np.count_nonzero(output.argmax(axis=1) == labels))
         return Whole(free, nudged, loss, correct)
 
-    def _update(self, theta, first, second, mean, difference, schedule, rule, rates, hyper) -> None:  # type: ignore[no-untyped-def]
+    def _update(  # type: ignore[no-untyped-def]
+        self, theta, first, second, mean, difference, schedule, rule, rates, hyper, winners=None
+    ) -> None:
+        """`winners` are those of the mean state, laid out as it is, where they are known."""
         dtype, batch, threads = self.network.dtype, len(mean[0]), get_threads()
         scales = self.scales(schedule, batch)
         rate, decay = (dtype.type(value) for value in rates)
@@ -270,7 +285,7 @@ class Layered(Learner):
         if len(self._rooms) < threads:
             self._rooms = aligned(threads, self._room, dtype)
         rooms = self._rooms
-        winners = self._winners(mean)
+        winners = self._winners(mean) if winners is None else winners
         x, flat_mean, flat_difference = mean[0].reshape(-1), _flat(mean), _flat(difference)
 
         def part(index: int, parts: int) -> None:

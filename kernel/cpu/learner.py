@@ -20,13 +20,16 @@ class Learner(ABC):
 
     network: Network
 
-    def update(self, mean: list[Any], difference: list[Any], optimiser: Optimiser, schedule: Schedule) -> None:
-        """One optimiser step on every connection."""
+    def update(
+        self, mean: list[Any], difference: list[Any], optimiser: Optimiser, schedule: Schedule, **known: Any
+    ) -> None:
+        """One optimiser step on every connection; `known` is what `_update` need not find out."""
         if optimiser.rule is None:
             return optimiser.apply(self.network, self.gradient(mean, difference, schedule))
         buffer, rates = self.network.buffer, (optimiser.rate(), optimiser.weight_decay)
         first, second = optimiser.moments_for(buffer)
-        self._update(buffer, first, second, mean, difference, schedule, optimiser.rule, rates, optimiser.hyper())
+        rule, hyper = optimiser.rule, optimiser.hyper()
+        self._update(buffer, first, second, mean, difference, schedule, rule, rates, hyper, **known)
 
     def gradient(self, mean: list[Any], difference: list[Any], schedule: Schedule) -> list[Any]:
         """The descent gradient of the mean loss, one array a connection."""

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..connections import Conv
-from ..geometry import MAX, NONE, ConvGeometry
+from ..geometry import MAX, ConvGeometry
 from ..neurons import find_neuron
 from . import tiles
-from .correlate import packed_down, packed_up
+from .correlate import NUMBERS, averaged_size, packed_down, packed_up, shape_of
 from .microkernel import DOTS, SUMS, VECTOR_BYTES
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Plan(NamedTuple):
 
 def plan_of(network: Network) -> Plan | None:
     """The plan of a network whose every layer is driven by the one below it and perhaps by itself; None for others."""
-    table = np.full((len(network.layers), tiles.SHAPE + len(ConvGeometry._fields)), -1, np.int64)
+    table = np.full((len(network.layers), tiles.SHAPE + NUMBERS), -1, np.int64)
     table[:, tiles.SIZE] = network.sizes
     table[:, tiles.NEURON] = [find_neuron(layer.neuron).code for layer in network.layers]
     table[:, tiles.ROW] = np.cumsum([0, 0, *network.sizes[1:-1]])
@@ -88,14 +88,14 @@ def place(table: NDArray, geometries: dict[int, ConvGeometry], adapting: list[in
         end += 2 + 3 * int(table[layer, tiles.SIZE]) * width
     room = 0
     for layer, geometry in geometries.items():
-        shape = np.array(geometry)
+        shape = shape_of(geometry)
         table[layer, tiles.SHAPE :] = shape
         table[layer, tiles.PACKED_UP] = end
         table[layer, tiles.PACKED_DOWN] = end = end + packed_up(shape)
         table[layer, tiles.WINNERS] = end = end + packed_down(shape)
         if geometry.pool == MAX:
             end += 3 * geometry.n_post * width
-        if geometry.pool != NONE:
             room = max(room, geometry.map_height * geometry.map_width * geometry.post_channels * width)
+        room = max(room, averaged_size(shape))
     table[list(geometries), tiles.ROOM] = end
     return end + room

@@ -1,15 +1,14 @@
-"""Pooling of a map (map_h, map_w, C) over windows side by side, and its adjoint; a pixel is `width` numbers.
+"""Max pooling of a map (map_h, map_w, C) over windows side by side, and its adjoint; a pixel is `width` numbers.
 
-`width` is C times the lanes of a tile, or C alone for one sample's map. The winner of a max pooling is the place of the
-largest element in its window, 0, 1, ... row by row, kept in the type of the states; of equals the first wins.
+`width` is C times the lanes of a tile, or C alone for one sample's map. The winner is the place of the largest element
+in its window, 0, 1, ... row by row, kept in the type of the states; of equals the first wins. (An average is a wider
+kernel: `correlate.shape_of`.)
 """
 
 from __future__ import annotations
 
-from ..geometry import MAX
-from .arithmetic import real
 from .compile import kernel, never_inline
-from .correlate import MAP_H, MAP_W, POOL, POST_H, POST_W, WINDOW
+from .correlate import MAP_H, MAP_W, POST_H, POST_W, WINDOW
 
 
 @kernel
@@ -46,47 +45,35 @@ def map_pixel(y, x, place, shape):
 
 @kernel
 def pool(out, out_at, source, source_at, winners, winners_at, width, shape):
-    """out (post_h, post_w, width) = P(source): the winners of max pooling, or the averages."""
+    """out (post_h, post_w, width) = P(source): the winners."""
     never_inline()
     window = shape[WINDOW]
-    share = out.dtype.type(1) / out.dtype.type(window * window)
     for y in range(shape[POST_H]):
         for x in range(shape[POST_W]):
             pixel = (y * shape[POST_W] + x) * width
             pooled = out[out_at + pixel : out_at + pixel + width]
+            winner = winners[winners_at + pixel : winners_at + pixel + width]
             pooled[:] = out.dtype.type(0)
             for place in range(window * window):
                 at = source_at + map_pixel(y, x, place, shape) * width
-                values = source[at : at + width]
-                if shape[POOL] == MAX:
-                    winner = winners[winners_at + pixel : winners_at + pixel + width]
-                    code = winners.dtype.type(place)
-                    for i in range(width):
-                        pooled[i] = values[i] if winner[i] == code else pooled[i]
-                else:
-                    for i in range(width):
-                        pooled[i] += share * values[i]
+                values, code = source[at : at + width], winners.dtype.type(place)
+                for i in range(width):
+                    pooled[i] = values[i] if winner[i] == code else pooled[i]
 
 
 @kernel
 def unpool(out, out_at, source, source_at, winners, winners_at, width, shape):
     """out (map_h, map_w, width) = the adjoint of P on source (post_h, post_w, width)."""
     never_inline()
-    window = shape[WINDOW]
-    share = out.dtype.type(1) / out.dtype.type(window * window)
-    out[out_at : out_at + shape[MAP_H] * shape[MAP_W] * width] = out.dtype.type(0)
+    window, zero = shape[WINDOW], out.dtype.type(0)
+    out[out_at : out_at + shape[MAP_H] * shape[MAP_W] * width] = zero
     for y in range(shape[POST_H]):
         for x in range(shape[POST_W]):
             pixel = (y * shape[POST_W] + x) * width
             values = source[source_at + pixel : source_at + pixel + width]
+            winner = winners[winners_at + pixel : winners_at + pixel + width]
             for place in range(window * window):
                 at = out_at + map_pixel(y, x, place, shape) * width
-                spread = out[at : at + width]
-                if shape[POOL] == MAX:
-                    winner = winners[winners_at + pixel : winners_at + pixel + width]
-                    code = winners.dtype.type(place)
-                    for i in range(width):
-                        spread[i] = values[i] if winner[i] == code else real(0.0, share)
-                else:
-                    for i in range(width):
-                        spread[i] = share * values[i]
+                spread, code = out[at : at + width], winners.dtype.type(place)
+                for i in range(width):
+                    spread[i] = values[i] if winner[i] == code else zero

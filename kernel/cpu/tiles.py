@@ -13,7 +13,7 @@ at row i, lane b, and goes through all steps of a phase without leaving the cach
     target       n_L rows
     of each layer that adapts: its gain and the rate 1 / tau, then the currents, one section a channel
     of each convolution: packed weights upwards and downwards; the winners of max pooling, one section a channel
-    map          room for one map before it is pooled
+    map          room for one map before it is pooled, and for averaged kernels
 
 The end of the memory is scratch: of single samples for sums, of others for lists of what is not zero (`zeros`), with
 whether the weights are finite in the last element.
@@ -30,7 +30,7 @@ _CODES = tuple(np.arange(14))
 # Columns of the plan, one row a layer: what a kernel must know of the network. LATERAL and CURRENT are -1 for a layer
 # that has none. The BIASES biases take turns along the neurons. ON_RATE: whether the layer's rate is nudged, not its
 # drive. The rest is for layers that a convolution drives, and -1 for others: where in a tile its weights, winners and
-# room are, and from SHAPE on its ConvGeometry.
+# room are, and from SHAPE on its shape (`correlate.shape_of`).
 SIZE, WEIGHT, BIAS, LATERAL, NEURON, ROW, BIASES, ON_RATE, CURRENT = _CODES[:9]
 PACKED_UP, PACKED_DOWN, WINNERS, ROOM, SHAPE = _CODES[9:14]
 STATE, UP, DOWN = _CODES[:3]

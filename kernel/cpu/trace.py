@@ -4,7 +4,7 @@
 
 For one kernel row u the taps (v, c) are neighbours in a row of pixels, so they make the vectors, and a sum over map
 pixels i, j stays in registers. Pre is copied into a frame of zeros, one sample at a time; what a vector reads beyond
-the last tap is not used.
+the last tap is not used. Where windows are averaged the sums are those of the wider kernel.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ from .correlate import (
     PRE_C,
     PRE_H,
     PRE_W,
+    SPREAD,
+    STEP,
     STRIDE,
+    TAPS,
     block_of,
     sum_taps,
 )
@@ -110,8 +113,13 @@ def sum_batch(room, pre, pre_at, post, post_at, winners, winners_at, batch, begi
 
 @kernel
 def end_trace(trace, room, begin, end, scale, shape):
-    """trace (end - begin, k, k, C_in) += scale * the sums."""
-    taps, columns = shape[KERNEL] * shape[PRE_C], columns_of(shape, VECTOR_BYTES // room.itemsize)
-    for line in range((end - begin) * shape[KERNEL]):
-        for i in range(taps):
-            trace[line * taps + i] += scale * room[line * columns + i]
+    """trace (end - begin, k, k, C_in) += scale * the sums; of averaged kernels, all those that a tap has a share in."""
+    taps, spread, columns = shape[TAPS], shape[SPREAD], columns_of(shape, VECTOR_BYTES // room.itemsize)
+    line, share = taps * shape[PRE_C], scale / trace.dtype.type(spread * spread)
+    for row in range((end - begin) * taps):
+        for y in range(spread):
+            for x in range(spread):
+                kernel_row = row // taps * shape[KERNEL] + row % taps + y * shape[STEP]
+                sums = kernel_row * columns + x * shape[STEP] * shape[PRE_C]
+                for i in range(line):
+                    trace[row * line + i] += share * room[sums + i]
