@@ -72,7 +72,7 @@ def export_c(network: Network, path: str | PathLike[str]) -> None:
     values = [f"{value:.{digits}g}" for value in network.buffer.tolist()]
     numbers = [v + ("" if "." in v or "e" in v else ".0") + end for v in values]
     lines = [
-        f"/* {network!r}, written by eqkernel: see docs/c.md. */",
+        f"/* {str(network).replace('*/', '* /')}, written by eqkernel: see docs/c.md. */",
         '#include "eqkernel.h"',
         f"enum {{ NET_COUNT = {len(layers)}, NET_PARAMETER_COUNT = {len(numbers)} }};",
         "static const eqk_layer NET_LAYERS[NET_COUNT] = {",

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 from rich.console import Console
 
 from . import __version__, cli_conv, cli_fields, data, models, report
@@ -25,15 +26,17 @@ from .cli_options import (
     DIGITS,
     FOLDER,
     LARGEST,
+    RESULTS,
     SEED,
     SEEDS,
     THREADS,
     VALIDATION,
     Interrupted,
     choice,
+    draw_into,
     kept,
     read,
-    results,
+    writing_into,
 )  # fmt: skip
 from .costs import COSTS
 from .cpu.threads import set_threads
@@ -95,8 +98,11 @@ class Commands(click.Group):
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         code = 2
+        for stream in (sys.stdout, sys.stderr):
+            if hasattr(stream, "reconfigure"):
+                stream.reconfigure(errors="replace")  # an old encoding has no dot or sign in the tables
         try:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), np.errstate(all="ignore"):  # what overflows is refused where it matters
                 warnings.showwarning = _tell
                 sys.exit(super().main(*args, **kwargs | {"standalone_mode": False}))
         except click.ClickException as error:
@@ -193,7 +199,7 @@ def train(dataset: str, place: Path | None, out: Path | None, **options: Any) ->
     beta, batches = options["beta"], -(-len(x) // options["batch"])
     start = to_host(nets[0].parameters[0]).copy()
     residuals = {"before": residual_curves(nets[0], x[:64], y[:64], beta)}
-    with results(out), report.telling(seeds, judge) as histories:
+    with writing_into(out, *RESULTS), report.telling(seeds, judge) as histories:
         with report.progress_of(len(nets), options["epochs"], batches) as callback:
             for run, net in enumerate(nets):
                 with kept(net, run, out):
@@ -209,7 +215,7 @@ def train(dataset: str, place: Path | None, out: Path | None, **options: Any) ->
         title = f"{dataset}, {sizes}, {nets[0].schedule.name} equilibrium propagation: {summary}"
         learned = (to_host(nets[0].parameters[0]) - start) * x.std(axis=0)
         story = report.story(title, nets[0], learned, histories, judge, x_held, y_held, task.labels, residuals)
-        draw(story, out / "training.png")
+        draw_into(out, draw, story)
     click.echo(f"saved {out / 'weights.safetensors'} and {out / 'training.png'}")
 
 
@@ -234,12 +240,18 @@ def predict(
     """
     if not dataset and not images:
         raise EqkernelError(f"nothing to predict: add a data set ({', '.join(TASKS)}) or --image FILE")
+    if invert and not images:
+        raise EqkernelError("--invert is for pictures: add --image FILE, or leave it out")
+    if place and not dataset:
+        raise EqkernelError("--data is for data sets: name one, or leave it out")
     console, net = Console(), read(weights, backend)
     names = TASKS[dataset].labels if dataset else tuple(map(str, range(net.sizes[-1])))
     if dataset:
         if net.sizes[-1] != len(names):
             raise EqkernelError(f"{weights} has {net.sizes[-1]} outputs, and {dataset} {len(names)} classes")
         _, _, x, y = TASKS[dataset].load(place)
+        if net.sizes[0] != x.shape[1]:
+            raise EqkernelError(f"{weights} takes {net.sizes[0]} pixels, and {dataset} has images of {x.shape[1]}")
         console.print(report.confusion(predicted(net, x), y, names))
     for path in images:
         output = predicted(net, read_image(path, net.sizes[0], invert)[None], output=True)[0]

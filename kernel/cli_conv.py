@@ -17,14 +17,16 @@ from .cli_options import (
     DATA,
     DIGITS,
     FOLDER,
+    RESULTS,
     SEED,
     SEEDS,
     THREADS,
     VALIDATION,
     choice,
+    draw_into,
     kept,
     read,
-    results,
+    writing_into,
 )  # fmt: skip
 from .conv_figures import MapStory, difference_maps, draw_maps
 from .cortex import REWARDS, Adjustment
@@ -132,7 +134,7 @@ def _train(
     nets = [_scheduled(_network(make, start, seed=n, backend=backend), options) for n in numbers]
     steps = recipe.epochs * -(-len(x) // recipe.batch)
     residuals = {"before": residual_curves(nets[0], x[:64], y[:64], recipe.beta)}
-    with results(out), report.telling(numbers, judge) as histories:
+    with writing_into(out, *RESULTS), report.telling(numbers, judge) as histories:
         with report.progress_of(seeds, recipe.epochs, steps // recipe.epochs) as callback:
             for run, (n, net) in enumerate(zip(numbers, nets, strict=True)):
                 with kept(net, run, out):
@@ -159,7 +161,7 @@ def _train(
             labels=[names[k] for k in y_held[shown]],
             maps=difference_maps(nets[0], x_held[shown], y_held[shown], recipe.beta),
         )
-        draw_maps(story, out / "training.png")
+        draw_into(out, draw_maps, story)
     click.echo(f"saved {out / 'weights.safetensors'} and {out / 'training.png'}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -44,14 +45,14 @@ def constants(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--boundary", type=click.Choice(list(BEYOND)), default="periodic", show_default=True)
 @click.option("--scheme", type=click.Choice(list(SCHEMES)), default="explicit", show_default=True)
 @click.option("--noise", type=float, default=0.01, show_default=True, help="Of the start; 0 leaves only the pokes.")
-@click.option("--frames", type=click.IntRange(2), default=60, show_default=True, help="Of a GIF.")
+@click.option("--frames", type=click.IntRange(2), help="Of a GIF.  [default: 60]")
 @click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True)
 @BACKEND
 @THREADS
 @SEED
 @click.option("--out", type=FILE, default="turing.png", show_default=True, help=".png, .gif or .npz.")
 def field(
-    size: str, steps: int, pokes: tuple[str, ...], preset: str, frames: int, threads: int | None, out: Path,
+    size: str, steps: int, pokes: tuple[str, ...], preset: str, frames: int | None, threads: int | None, out: Path,
     **options: Any,
 ) -> None:  # fmt: skip
     """Let a FitzHugh-Nagumo field settle into a Turing pattern, and save it.
@@ -59,6 +60,9 @@ def field(
     A PNG holds the last picture, a GIF how it came about, an NPZ both species and the constants.
     """
     kind = check_format(out)
+    if frames is not None and kind != ".gif":
+        raise EqkernelError(f"--frames is for a GIF: name --out so, as {out.stem}.gif, or leave it out")
+    frames = frames or 60
     if threads:
         set_threads(threads)
     options = PRESETS[preset] | {name: value for name, value in options.items() if value is not None}
@@ -123,7 +127,8 @@ def march(kappa: float, digits: str, layers: int | None, ends: str, out: Path) -
         states = hamiltonian_march(chain, settled[0], settled[1], layers, precision)
         marches[name] = (precision, states)
         met, expected = wall(states, settled), predicted_wall(chain, settled, precision)
-        click.echo(f"{name:>10}: wall at layer {met}, predicted {expected}")
+        said = "no wall" if met is None else f"wall at layer {met}"
+        click.echo(f"{name:>10}: {said}, predicted {'none' if expected is None else expected}")
     solved = stationary_newton(chain, first, last, layers)
     error = max(abs(float(a) - float(b)) for a, b in zip(solved, settled, strict=True))
     click.echo(f"{'Newton':>10}: float64, {layers} layers, error {error:.1e}: no wall")
@@ -173,10 +178,10 @@ def _progress() -> Progress:
 
 
 def _sheet(size: str) -> tuple[int, int]:
-    sides = [_whole(part, "--size") for part in size.lower().split("x")]
-    if len(sides) > 2:
+    sides = size.lower().split("x")
+    if len(sides) > 2 or not all(sides):
         raise EqkernelError(f"--size {size!r}: give the cells of a side, like 512, or rows x columns, like 256x512")
-    return sides[0], sides[-1]
+    return _whole(sides[0], "--size"), _whole(sides[-1], "--size")
 
 
 def _whole(text: str, option: str) -> int:
@@ -211,7 +216,7 @@ def _numbers(text: str, count: int, option: str) -> list[float]:
 
 def _precision(text: str) -> str | int:
     text = text.strip()
-    if text.isdigit():
+    with suppress(ValueError):
         return int(text)
     if text in ("float16", "float32", "float64", "longdouble"):
         return text

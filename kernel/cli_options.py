@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from importlib.resources import as_file, files
 from pathlib import Path
 from tempfile import TemporaryFile
+from typing import Any
 
 import click
 
@@ -18,6 +19,7 @@ from .network import Network
 
 DIGITS = tuple("0123456789")
 CLOTHES = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot")
+RESULTS = "weights.safetensors", "interrupted.safetensors", "training.png"
 LARGEST = 10**8  # neurons of a layer, cells of a side: numbers beyond it overflow in NumPy before memory ends
 
 
@@ -42,13 +44,16 @@ VALIDATION = click.option(
 
 
 @contextmanager
-def results(out: Path) -> Iterator[None]:
-    """The folder of results is made, and seen to be writable, before the training; if nothing comes of it, it goes."""
+def writing_into(out: Path, *names: str) -> Iterator[None]:
+    """The folder is made, and seen to take files of these names, before the work; if nothing comes of it, it goes."""
     made = [folder for folder in (out, *out.parents) if not folder.exists()]
     try:
         try:
             out.mkdir(parents=True, exist_ok=True)
             TemporaryFile(dir=out).close()
+            for name in names:
+                if (out / name).exists() and not (out / name).is_file():
+                    raise EqkernelError(f"cannot write {out / name}: it is there, and not a file; name another --out")
         except OSError as error:
             raise EqkernelError(f"cannot write into {out}: {error.strerror}; name another --out") from error
         yield
@@ -66,6 +71,14 @@ def read(weights: Path, backend: str) -> Network:
         return Network.load(weights, backend, dtype)
     with as_file(files(__package__) / "weights" / "cortex_conv_mnist.safetensors") as shipped:
         return Network.load(shipped, backend, dtype)
+
+
+def draw_into(out: Path, draw: Callable[..., None], story: Any) -> None:
+    """The picture of a training, whose weights are there if it cannot be drawn."""
+    try:
+        draw(story, out / "training.png")
+    except EqkernelError as error:
+        raise EqkernelError(f"{error}; the weights are in {out / 'weights.safetensors'}") from error
 
 
 class Interrupted(Exception):

@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import DivergenceError, EqkernelError, is_finite, lookup
+from .blas import one_thread
+from .errors import DivergenceError, EqkernelError, is_finite, lookup, make_plain
 from .geometry import ConvGeometry, conv_geometry
 from .interop import write
 
@@ -100,6 +101,7 @@ class Lateral(Connection):
     def __post_init__(self) -> None:
         if not (is_finite(self.bound) and self.bound > 0):
             raise EqkernelError(f"the spectral bound of a lateral connection must be positive, not {self.bound!r}")
+        make_plain(self, float, "bound")
 
     @property
     def pre(self) -> int:  # type: ignore[override]
@@ -129,12 +131,13 @@ class Lateral(Connection):
             vectors = np.empty_like(weight[:, : block[1]])  # where the weights are
             write(vectors, np.random.default_rng(0).standard_normal(block))
             iterations = 50
-        for _ in range(iterations):
-            vectors = np.linalg.qr(weight @ vectors)[0]
-        try:
-            norm = float(np.linalg.norm(weight @ vectors, 2))
-        except np.linalg.LinAlgError:  # singular values of what is not finite
-            norm = float("nan")
+        with one_thread(weight):
+            for _ in range(iterations):
+                vectors = np.linalg.qr(weight @ vectors)[0]
+            try:
+                norm = float(np.linalg.norm(weight @ vectors, 2))
+            except np.linalg.LinAlgError:  # singular values of what is not finite
+                norm = float("nan")
         if not isfinite(norm):
             raise DivergenceError(
                 f"the weights of connection {self.name} are no longer finite: lower the learning rate"

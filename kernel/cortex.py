@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .errors import EqkernelError, is_finite, is_whole, lookup
-from .interop import targets_of
+from .errors import EqkernelError, is_finite, is_whole, lookup, make_plain
+from .interop import check_finite, targets_of
 from .network import Network
 from .phases import Equilibrium, Nudged
 
@@ -30,6 +30,10 @@ class Reward:
     name: str
     factor: Callable[[NDArray], NDArray]
     loss: Callable[[NDArray], NDArray]  # R
+
+    def __post_init__(self) -> None:
+        if not (callable(self.factor) and callable(self.loss)):
+            raise EqkernelError(f"the factor and loss of reward {self.name!r} must be functions of the costs (B,)")
 
 
 REWARDS = {
@@ -50,8 +54,15 @@ def find_reward(reward: str | Reward) -> Reward:
 
 def rewarded(network: Network, free: Equilibrium, y: ArrayLike, nudged: Nudged, reward: str | Reward) -> Nudged:
     """The nudged states with every sample's difference times its reward; y labels (B,) or targets (B, n_L)."""
-    target = targets_of(network, y)
-    factor = find_reward(reward).factor(network.cost.loss(free.output, target)).astype(network.dtype)
+    reward, cost = find_reward(reward), network.cost.loss(free.output, targets_of(network, y))
+    factor = network.arrays.asarray(reward.factor(cost))
+    if factor.shape != cost.shape or factor.dtype.kind not in "fiub":
+        raise EqkernelError(
+            f"reward {reward.name!r} must give {cost.shape} numbers for the costs of as many samples, not "
+            f"{factor.dtype} of shape {factor.shape}"
+        )
+    factor = factor.astype(network.dtype)
+    check_finite(f"what reward {reward.name!r} gives", factor)
     return nudged._replace(difference=[d * factor[:, None] for d in nudged.difference])
 
 
@@ -70,6 +81,7 @@ class Adjustment:
             raise EqkernelError(f"the rate of an adjustment must lie in [0, 1), not {self.rate!r}")
         if not is_whole(self.steps, 0):
             raise EqkernelError(f"the steps of an adjustment must be a whole number of at least 0, not {self.steps!r}")
+        make_plain(self, float, "rate")
 
     @property
     def kept(self) -> float:

@@ -102,6 +102,7 @@ def gaussian_clusters(
     n: int, features: int, classes: int, seed: int, noise: float = 0.1
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """A Gaussian cloud of width `noise` for each class: x (n, features) in [0, 1], y (n,) evenly shared."""
+    _check_drawn(seed, noise, n=n, features=features, classes=classes)
     rng = np.random.default_rng(seed)
     y = rng.permutation(np.arange(n) % classes)
     centres = rng.uniform(0.2, 0.8, (classes, features))
@@ -111,12 +112,23 @@ def gaussian_clusters(
 
 def rings(n: int, classes: int, seed: int, noise: float = 0.01) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Concentric rings, which no linear readout separates: x (n, 2) in [0, 1], y (n,) from the inside."""
+    _check_drawn(seed, noise, n=n, classes=classes)
     rng = np.random.default_rng(seed)
     y = rng.permutation(np.arange(n) % classes)
     radius = 0.45 * (y + 1) / classes + noise * rng.standard_normal(n)
     angle = rng.uniform(0, 2 * np.pi, n)
     x = 0.5 + np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
     return np.clip(x, 0, 1).astype(np.float32), y
+
+
+def _check_drawn(seed: int, noise: float, **counts: int) -> None:
+    """EqkernelError for numbers of which no problem can be drawn."""
+    check_seed(seed)
+    if not (is_finite(noise) and noise >= 0):
+        raise EqkernelError(f"noise must be a number of at least 0, not {noise!r}")
+    for name, count in counts.items():
+        if not is_whole(count, 1):
+            raise EqkernelError(f"{name} must be a whole number of at least 1, not {count!r}")
 
 
 def as_pair(x: Any, y: Any) -> tuple[Any, Any]:

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pooch
 from numpy.typing import ArrayLike, NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from .errors import EqkernelError
 
@@ -237,7 +237,8 @@ def read_image(path: Path, features: int, invert: bool = False) -> NDArray[np.fl
                 raise ValueError(f"pixels of mode {picture.mode}, not bytes")
             pixels = np.asarray(picture.convert("L").resize((side, side)))
     except (OSError, EOFError, ValueError) as error:
-        raise EqkernelError(f"{path} is truncated or no image ({error}): give .npy or a picture of bytes") from error
+        why = "" if isinstance(error, UnidentifiedImageError) else f" ({error})"  # which names no file
+        raise EqkernelError(f"{path} is truncated or no image{why}: give .npy or a picture of bytes") from error
     values = np.ravel(pixels / 255 if pixels.dtype == np.uint8 else pixels)
     if values.size != features or values.dtype.kind not in "fiub":
         found = f"{pixels.dtype} {pixels.shape}"

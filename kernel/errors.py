@@ -35,6 +35,8 @@ def lookup(kind: str, name: object, table: Mapping[str, Entry]) -> Entry:
 
 def as_array(name: str, values: ArrayLike) -> NDArray:
     """`values` as an array; EqkernelError if they have no rectangular shape, or are a tensor that NumPy cannot read."""
+    if isinstance(values, np.ma.MaskedArray):
+        raise EqkernelError(f"{name} is a masked array, whose mask would be lost: pass its .filled(...) numbers")
     try:
         return np.asarray(values)
     except (ValueError, TypeError, RuntimeError) as error:  # of PyTorch: bfloat16, and what requires a gradient
@@ -50,12 +52,22 @@ def as_dtype(dtype: Any) -> np.dtype:
 
 def is_finite(value: Any) -> bool:
     """Whether `value` is a single real number, neither infinite nor NaN."""
-    return isinstance(value, _REAL) and not isinstance(value, bool) and isfinite(value)
+    try:
+        return isinstance(value, _REAL) and not isinstance(value, bool) and isfinite(value)
+    except OverflowError:  # an integer beyond all of Python's reals
+        return False
 
 
 def is_whole(value: Any, least: int) -> bool:
     """Whether `value` is a whole number of at least `least`."""
     return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value >= least)
+
+
+def make_plain(owner: Any, kind: type[float] | type[int], *names: str) -> None:
+    """Numbers of NumPy's types, each of its own precision, become Python's in these attributes; None stays None."""
+    for name in names:
+        value = getattr(owner, name)
+        object.__setattr__(owner, name, value if value is None else kind(value))
 
 
 def check_seed(seed: Any) -> None:

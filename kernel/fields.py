@@ -149,6 +149,8 @@ class FitzHughNagumo:
         down, across = (abs(np.arange(n) - at) for n, at in ((rows, y), (columns, x)))
         if self.boundary == "periodic":
             down, across = np.minimum(down, abs(rows - down)), np.minimum(across, abs(columns - across))
+        if radius < 0:
+            raise EqkernelError(f"the radius of a poke must be at least 0, not {radius!r}")
         disc = down[:, None] ** 2 + across**2 <= radius**2
         if not disc.any():
             raise EqkernelError(f"no cell of the {columns} x {rows} grid lies within {radius} of column {x}, row {y}")

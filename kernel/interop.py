@@ -88,7 +88,8 @@ def laid_out(name: str, array: NDArray, dtype: np.dtype) -> NDArray:
 def states_of(network: Network, **given: list[Any]) -> list[list[Any]]:
     """Lists of states, (B, n_l) for every layer l, where the network computes, in its type and C-contiguous.
 
-    Raises EqkernelError for an array of another shape: of another network, or of another batch than the first.
+    Raises EqkernelError for an array of another shape: of another network, or of another batch than the first; and on
+    the host for one that is not finite.
     """
     lists: list[list[Any]] = []
     batch = 0
@@ -101,6 +102,7 @@ def states_of(network: Network, **given: list[Any]) -> list[list[Any]]:
             array = to_network(network, label, array)
             if network.arrays is np:
                 array = laid_out(label, as_array(label, array), network.dtype)
+                check_finite(label, array)  # on a device, to look would stop it
             batch = batch or (array.shape or (0,))[0]
             if not batch or array.shape != (batch, n):
                 raise EqkernelError(f"{label} has shape {array.shape}: this network takes ({batch or 'B'}, {n})")

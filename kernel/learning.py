@@ -86,8 +86,9 @@ def check_optimiser(network: Network, optimiser: Optimiser) -> None:
         raise EqkernelError(
             f"optimiser must be one of SGD, Momentum, Adam, Muon, AdaGO with its settings, not {optimiser!r}"
         )
-    if not is_normal(optimiser.lr, network.dtype):
-        raise EqkernelError(f"lr={optimiser.lr!r} leaves {network.dtype}: choose one that training can use, as 0.01")
+    for name, value in (("lr", optimiser.lr), ("eps", getattr(optimiser, "eps", 1e-8))):
+        if not is_normal(value, network.dtype):
+            raise EqkernelError(f"{name}={value!r} leaves {network.dtype}: choose a usual one, as lr=0.01, eps=1e-8")
 
 
 def ep_gradient(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,13 +16,15 @@ from numpy.typing import ArrayLike, NDArray
 from . import weightfile
 from .alignment import LINE, aligned
 from .backends import choose, load_backend
-from .connections import Bias, Connection, Dense, Lateral
+from .connections import Bias, Connection, Conv, Dense, Lateral
 from .costs import Cost, CrossEntropy, find_cost
-from .errors import EqkernelError, as_dtype, check_seed, is_finite, is_whole
+from .errors import EqkernelError, as_dtype, check_seed, is_finite, is_whole, make_plain
 from .interop import to_host, write
 from .neurons import find_neuron
 from .relaxation import Relaxation
 from .schedules import Schedule, find_schedule
+
+MOST = 2**31 - 1  # neurons of a layer
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,9 @@ class Layer:
             raise EqkernelError(f"adaptation must be a number of at least 0, not {self.adaptation!r}")
         if not (is_finite(self.tau) and self.tau >= 1):
             raise EqkernelError(f"tau must be a number of at least 1, not {self.tau!r}")
+        make_plain(self, float, "adaptation", "tau")
+        if prod(self.shape) > MOST:
+            raise EqkernelError(f"a layer has at most {MOST:,} neurons, not {self.size!r}")
         if self.adaptation and self.neuron == "softmax":
             raise EqkernelError("a softmax readout takes no part in the dynamics: it has no adaptation")
         find_neuron(self.neuron)
@@ -65,12 +71,18 @@ class Layer:
 class Parameters(tuple[NDArray, ...]):
     """Views of one buffer. To set one is to write its numbers: an array of its shape, or one number for all."""
 
-    def __setitem__(self, index: SupportsIndex, values: ArrayLike) -> None:
+    def __setitem__(self, index: SupportsIndex | slice, values: ArrayLike) -> None:
+        if isinstance(index, slice):
+            raise EqkernelError("parameters are set one by one, net.parameters[0] = ..., or all in net.buffer[...]")
         given = to_host(values, f"parameter {index}")
         if given.shape not in ((), self[index].shape):
             raise EqkernelError(f"parameter {index} has shape {self[index].shape}, not {given.shape}")
         if given.dtype.kind not in "fiub":
             raise EqkernelError(f"parameter {index} must be real numbers, not of type {given.dtype}")
+        with np.errstate(over="ignore"):
+            fits = np.isfinite(given.astype(self[index].dtype)) | ~np.isfinite(given)
+        if not fits.all():
+            raise EqkernelError(f"parameter {index}: a number is too large for {self[index].dtype}")
         write(self[index], given)
 
 
@@ -127,7 +139,8 @@ class Network:
         if self.arrays is not np:
             self.buffer = self.arrays.asarray(self.buffer)
             self.parameters = self._views(shapes)
-        fused = module.fused(self) if hasattr(module, "fused") else None
+        own_error = type(self.cost).error is not Cost.error  # which fused kernels do not know
+        fused = module.fused(self) if hasattr(module, "fused") and not own_error else None
         self.engine: Any = fused or Relaxation(self, self.backend)
         self.warned = False
         self.planned: Schedule | None = None  # the schedule that was last found to suit
@@ -264,8 +277,9 @@ class Network:
             )
         names = set()
         for connection in self.connections:
-            pre = connection.pre if connection.pre is not None else 0
-            if not all(isinstance(layer, int | np.integer) for layer in (pre, connection.post)):
+            is_bias = connection.pre is None and not isinstance(connection, Dense | Conv)
+            pre = 0 if is_bias else connection.pre
+            if pre is None or not all(is_whole(layer, -sys.maxsize) for layer in (pre, connection.post)):
                 raise EqkernelError(f"{connection!r} must name layers by their numbers, 0..{last}")
             if not 0 <= pre <= connection.post <= last or connection.post == 0:
                 raise EqkernelError(

@@ -25,6 +25,7 @@ from .interop import to_host, write
 if TYPE_CHECKING:
     from .network import Network
 
+LARGEST_RATE = float(np.finfo(np.float32).max)
 RateSchedule = Callable[[int], float]
 OTHERS = "this optimiser holds the moments of another network: give every network its own"
 
@@ -66,11 +67,11 @@ class Optimiser:
     def __init__(self, lr: float, weight_decay: float = 0.0, schedule: RateSchedule | None = None) -> None:
         if not (is_finite(lr) and lr > 0):
             raise EqkernelError(f"lr must be a positive number, not {lr!r}")
-        if not (is_finite(weight_decay) and weight_decay >= 0):
+        if not (is_finite(weight_decay) and 0 <= float(weight_decay) <= LARGEST_RATE):
             raise EqkernelError(f"weight_decay must be a number of at least 0, not {weight_decay!r}")
         if not (schedule is None or callable(schedule)):
             raise EqkernelError(f"schedule must be a function of the step, such as cosine(1000), not {schedule!r}")
-        self.lr, self.weight_decay = lr, weight_decay
+        self.lr, self.weight_decay = float(lr), float(weight_decay)
         self.schedule = schedule or constant()
         self.steps = 0
         self.owner: weakref.ref[NDArray] | None = None
@@ -81,7 +82,10 @@ class Optimiser:
         factor = self.schedule(self.steps)
         if not is_finite(factor):
             raise EqkernelError(f"schedule must give a number for every step, not {factor!r} for step {self.steps}")
-        return self.lr * factor
+        rate = self.lr * float(factor)
+        if abs(rate) > LARGEST_RATE:
+            raise EqkernelError(f"schedule gives {factor!r} for step {self.steps}: a learning rate of {rate:.3g}")
+        return rate
 
     def hyper(self) -> tuple[float, ...]:
         """The constants of the step to come, as `eqkernel.cpu.update.learn` takes them."""
@@ -158,7 +162,7 @@ class Momentum(Optimiser):
         super().__init__(lr, weight_decay, schedule)
         if not (is_finite(momentum) and 0 <= momentum < 1):
             raise EqkernelError(f"momentum must lie in [0, 1), not {momentum!r}")
-        self.momentum = momentum
+        self.momentum = float(momentum)
 
     def hyper(self) -> tuple[float, ...]:
         return (self.momentum,)
@@ -190,7 +194,7 @@ class Adam(Optimiser):
             raise EqkernelError(f"betas must lie in [0, 1), two of them, not {betas!r}")
         if not (is_finite(eps) and eps > 0):
             raise EqkernelError(f"eps must be positive, not {eps!r}")
-        self.betas, self.eps = betas, eps
+        self.betas, self.eps = (float(betas[0]), float(betas[1])), float(eps)
 
     def hyper(self) -> tuple[float, ...]:
         a, b = self.betas

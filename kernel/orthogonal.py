@@ -16,6 +16,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from .blas import one_thread
 from .errors import EqkernelError, is_finite, is_whole
 from .optimisers import SGD, Adam, Momentum, Optimiser, RateSchedule
 
@@ -33,11 +34,14 @@ def orthogonalise(matrix: NDArray, steps: int = 5) -> NDArray:
         raise EqkernelError(f"steps must be a whole number of at least 1, not {steps!r}")
     flat = matrix.reshape(len(matrix), -1)
     X = flat.T if len(flat) > flat.shape[1] else flat
-    X = X / (np.linalg.norm(X) + np.finfo(X.dtype).tiny)
+    least = np.finfo(X.dtype).tiny
+    X = X / np.maximum(np.abs(X).max(), least)  # squares of what is very small or large leave the type
+    X = X / np.maximum(np.linalg.norm(X), least)
     a, b, c = (X.dtype.type(value) for value in QUINTIC)
-    for _ in range(steps):
-        A = X @ X.T
-        X = a * X + (b * A + c * (A @ A)) @ X
+    with one_thread(X):
+        for _ in range(steps):
+            A = X @ X.T
+            X = a * X + (b * A + c * (A @ A)) @ X
     return (X.T if len(flat) > flat.shape[1] else X).reshape(matrix.shape)
 
 
@@ -56,7 +60,7 @@ class Muon(Optimiser):
     ) -> None:
         super().__init__(lr, weight_decay, schedule)
         self.velocity = Momentum(lr, momentum)  # refuses a wrong momentum
-        self.momentum, self.bias_rate = momentum, _bias_rate(bias_rate)
+        self.momentum, self.bias_rate = float(momentum), _bias_rate(bias_rate)
         self.biases = Adam(lr, (0.9, 0.99))
 
     def direction(self, gradient: NDArray, moments: list[NDArray]) -> NDArray:
@@ -94,7 +98,7 @@ class AdaGO(Optimiser):
             raise EqkernelError(f"least must be a number of at least 0, not {least!r}")
         if not (is_finite(momentum) and 0 <= momentum < 1):
             raise EqkernelError(f"momentum must lie in [0, 1), not {momentum!r}")
-        self.momentum, self.clip, self.least, self.start = momentum, clip, least, start
+        self.momentum, self.clip, self.least, self.start = map(float, (momentum, clip, least, start))
         self.bias_rate = _bias_rate(bias_rate)
 
     def direction(self, gradient: NDArray, moments: list[NDArray]) -> NDArray:
@@ -113,7 +117,7 @@ class AdaGO(Optimiser):
 def _bias_rate(value: float) -> float:
     if not (is_finite(value) and value >= 0):
         raise EqkernelError(f"bias_rate must be a number of at least 0, not {value!r}")
-    return value
+    return float(value)
 
 
 OPTIMISERS: dict[str, type[Optimiser]] = {

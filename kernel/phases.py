@@ -212,7 +212,8 @@ def settle(
 def measure(network: Network, free: Equilibrium, y: ArrayLike) -> tuple[float, float | None]:
     """Mean loss of the free output and, for labels, the share of samples whose most active output is right."""
     output, target = to_network(network, "output", free.output), targets_of(network, y)
-    loss = float(network.cost.loss(output, target).mean())
+    with np.errstate(over="ignore"):
+        loss = float(network.cost.loss(output, target).mean())
     if not np.isfinite(loss):
         raise DivergenceError(f"the loss is {loss}: lower the learning rate")
     if np.ndim(y) != 1:

@@ -262,6 +262,7 @@ class Relaxation:
 
     # -- learning ----------------------------------------------------------------------------------------------------
 
+    @np.errstate(over="ignore", invalid="ignore")  # divergence shows in the next phase
     def gradient(self, mean: list[NDArray], difference: list[NDArray], schedule: Schedule) -> list[NDArray]:
         """The descent gradient of the mean loss, one array a connection; choices are those of the mean state."""
         gradients = []

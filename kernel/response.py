@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .errors import DivergenceError, EqkernelError
+from .errors import DivergenceError, EqkernelError, is_finite, is_whole
 from .fields import FitzHughNagumo
 from .reference.diffusion import laplacian
 
@@ -107,8 +107,10 @@ def reciprocity(
     """
     n = int(np.prod(field.shape))
     for cell in (i, j):
-        if not 0 <= cell < n:
+        if not (is_whole(cell, 0) and cell < n):
             raise EqkernelError(f"cell {cell} is not one of the field's 0 to {n - 1}")
+    if not (is_finite(current) and current):
+        raise EqkernelError(f"current must be a number other than 0, not {current!r}")
     rest = stationary(field) if u is None else np.asarray(u, float)
 
     def slope(at: int, of: int, current: float) -> float:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .errors import EqkernelError, is_finite, is_whole, lookup
+from .errors import EqkernelError, is_finite, is_whole, lookup, make_plain
 
 if TYPE_CHECKING:
     from .network import Network
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 ORDERS = {"synchronous": 0, "even-odd": 1, "sweep": 2}
 FORMS = {"difference": 3, "mean-difference": 4, "plus-minus": 2}
 NUDGES = {"frozen": 0, "live": 1}
+MOST_STEPS = 10**6  # a phase cannot be interrupted
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,8 @@ class Schedule:
     step: float = 1.0
 
     def __post_init__(self) -> None:
+        if not isinstance(self.name, str):
+            raise EqkernelError(f"the name of a schedule must be a string, not {self.name!r}")
         lookup("order", self.order, ORDERS)
         lookup("form", self.form, FORMS)
         lookup("nudge", self.nudge, NUDGES)
@@ -63,6 +66,8 @@ class Schedule:
             value = getattr(self, field)
             if not is_whole(value, 1):
                 raise EqkernelError(f"{field} must be a whole number of at least 1, not {value!r}")
+            if value > MOST_STEPS:
+                raise EqkernelError(f"{field} is {value}: give at most {MOST_STEPS:,}, as no phase can be interrupted")
         if not (is_finite(self.gamma) and 0 < self.gamma <= 1):
             raise EqkernelError(f"gamma must lie in (0, 1], not {self.gamma!r}")
         over = self.order == "even-odd" and is_finite(self.step) and 1 < self.step < 2
@@ -70,10 +75,15 @@ class Schedule:
             raise EqkernelError(f"step must lie in (0, 1], in even-odd order in (0, 2), not {self.step!r}")
         if self.tolerance is not None and not (is_finite(self.tolerance) and self.tolerance > 0):
             raise EqkernelError(f"tolerance must be positive or None, not {self.tolerance!r}")
+        if not isinstance(self.early_stop, bool | np.bool_):
+            raise EqkernelError(f"early_stop must be True or False, not {self.early_stop!r}")
         if self.early_stop and self.tolerance is None:
             raise EqkernelError("early_stop needs a tolerance")
         if self.nudge == "live" and self.form != "plus-minus":
             raise EqkernelError(f'a live nudge needs form="plus-minus", not {self.form!r}')
+        make_plain(self, float, "gamma", "step", "tolerance")
+        make_plain(self, int, "free_steps", "nudged_steps")
+        object.__setattr__(self, "early_stop", bool(self.early_stop))
 
     @property
     def feed_forward(self) -> bool:
@@ -144,4 +154,4 @@ LEAST = {np.dtype(kind): float(np.finfo(kind).tiny) for kind in (np.float32, np.
 def is_normal(value: float, dtype: np.dtype) -> bool:
     """Whether a number is positive, and like its reciprocal a normal one of float32 or float64."""
     least = LEAST[dtype]
-    return least <= value <= 1 / least
+    return least <= float(value) <= 1 / least

@@ -2,7 +2,8 @@
 
 An engine on the host may offer `step(x, target, labels, beta, variant, schedule, optimiser)`, of an x (B, n_0) that
 was checked and either targets (B, n_L) or labels (B,) that were not; one on a device `step(x, y, beta, ...)`, of y as
-it was given. It does what the phases of `eqkernel.learning` do, to the same bits, and gives back a Whole; or None,
+it was given. It does what the phases of `eqkernel.learning` do, to the same bits (but for the loss that it tells, which
+may be summed in another precision), and gives back a Whole; or None,
 having changed no weight, where it does not cover the step or the step must not be done. Then the phases take place one
 by one, and say what is wrong.
 """

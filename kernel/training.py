@@ -21,6 +21,7 @@ from .optimisers import Optimiser
 from .outcomes import Outcome
 from .phases import check_input, free_phase, nudged_phase
 
+PART = 4096  # samples that are looked at together
 SEEDS_APART = 1_000_003  # between the shuffles of two seeds: more than any run has epochs
 
 
@@ -67,13 +68,13 @@ def fit(
     check_seed(seed)
     check_optimiser(net, optimiser)
     x, y = as_pair(x, y)
-    _check_labels(y)
-    if held_out is not None:  # refused now is what would end the first epoch
+    _check(net, x, y)  # refused now is what would end an epoch
+    if held_out is not None:
         if not isinstance(held_out, tuple | list) or len(held_out) != 2:
             raise EqkernelError(f"held_out must be a pair (x, y), not {type(held_out).__name__}")
-        held_out = _labelled(net, *held_out)
-        with stream_of(net, held_out[0]):
-            check_finite("x", check_input(net, held_out[0]))
+        held_out = _check(net, *held_out)
+    if not (callback is None or callable(callback)):
+        raise EqkernelError(f"callback must be a function of an Epoch, not {callback!r}")
     report = callback or (lambda epoch: None)
     history = []
     for number in range(1, epochs + 1):
@@ -104,6 +105,16 @@ def accuracy(net: Network, x: ArrayLike, y: ArrayLike) -> float:
     """The share of x (n, n_0) that `net` gives its label y (n,); EqkernelError for what are no labels."""
     x, labels = _labelled(net, x, y)
     return float((to_host(predict(net, x)) == labels).mean())
+
+
+def _check(net: Network, x: Any, y: Any) -> tuple[Any, NDArray]:
+    """As `_labelled`; EqkernelError for an x too that the network cannot take, looked at a part at a time."""
+    x, labels = _labelled(net, x, y)
+    for first in range(0, len(x), PART):
+        part = x[first : first + PART]
+        with stream_of(net, part):
+            check_finite("x", check_input(net, part))
+    return x, labels
 
 
 def _labelled(net: Network, x: Any, y: Any) -> tuple[Any, NDArray]:

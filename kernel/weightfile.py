@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from .backends import load_backend
 from .connections import find_connection
+from .costs import COSTS
 from .errors import BackendError, EqkernelError, as_dtype
 from .interop import check_finite, to_host, write
 from .schedules import Schedule
@@ -68,6 +69,8 @@ def _target(path: str | PathLike[str]) -> Path:
 def save_network(network: Network, path: str | PathLike[str]) -> None:
     """Write the network's topology, schedule and parameters; EqkernelError for parameters that are not finite."""
     tensors = finite_parameters(network, "save")
+    if type(network.cost) is not type(COSTS.get(network.cost.name)):
+        raise EqkernelError(f"cannot save the network: its cost {network.cost!r} is none of eqkernel's, {list(COSTS)}")
     description = {
         "layers": [_fields(layer) for layer in network.layers],
         "connections": [[c.stem, vars(c)] for c in network.connections],
@@ -140,6 +143,13 @@ def load_network(kind: type[Network], path: str | PathLike[str], backend: str, d
     return network
 
 
+def _is_folder(path: Any) -> bool:
+    try:
+        return os.path.isdir(path)
+    except (TypeError, ValueError):
+        return False
+
+
 def _read(path: str | PathLike[str]) -> tuple[dict[str, str], dict[str, NDArray]]:
     """The metadata and the tensors of a safetensors file."""
     try:
@@ -147,7 +157,7 @@ def _read(path: str | PathLike[str]) -> tuple[dict[str, str], dict[str, NDArray]
     except (OSError, TypeError, ValueError):  # a name that is too long, or None
         there = False
     if not there:
-        raise EqkernelError(f"no weight file at {path!s:.300}")
+        raise EqkernelError(f"no weight file at {path!s:.300}{': it is a folder' if _is_folder(path) else ''}")
     safetensors = _safetensors()
     try:
         with safetensors.safe_open(os.fspath(path), framework="numpy") as handle:

@@ -131,6 +131,15 @@ def test_an_exported_network_settles_in_c_as_it_does_here(library, tmp_path):
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
+def test_numbers_and_names_of_a_schedule_are_c_whatever_they_were_in_python(tmp_path):
+    numbers = {"gamma": np.float64(0.5), "step": np.float32(0.5), "tolerance": np.float64(0.1)}
+    plan = eq.Schedule("a */ b", **numbers, early_stop=True)
+    eq.Network.dense(5, 6, 3, schedule=plan).export_c(tmp_path / "net.h")
+    (tmp_path / "main.c").write_text('#include "net.h"\nint main(void) { return NET_SCHEDULE.gamma != 0.5; }\n')
+    run(CC, *STRICT, "-Wno-unused", f"-I{tmp_path}", tmp_path / "main.c", "-o", tmp_path / "main")
+    run(tmp_path / "main")
+
+
 def test_a_network_that_the_library_does_not_settle_is_not_exported(tmp_path):
     wires = [*(eq.Dense(l, l + 1) for l in range(3)), *map(eq.Bias, (1, 2, 3)), eq.Dense(0, 2)]
     net = eq.Network([eq.Layer(4), eq.Layer(5), eq.Layer(6), eq.Layer(3, "softmax")], wires)

@@ -217,6 +217,16 @@ def test_predict_reads_an_image(trained, tmp_path, kind):
         ("predict nothing.safetensors digits", "no weight file at nothing.safetensors"),
         ("predict file digits", "file is not a whole safetensors file"),
         ("predict WEIGHTS", "add a data set .* or --image"),
+        ("predict . digits", "no weight file at .: it is a folder"),
+        ("predict WEIGHTS digits --invert", "--invert is for pictures"),
+        ("predict WEIGHTS --image small.npy --data .", "--data is for data sets"),
+        ("train digits --out taken", "cannot write taken/weights.safetensors: it is there, and not a file"),
+        ("field --frames 5 --out a.png", "--frames is for a GIF"),
+        ("field --out folder.png", "'folder.png' is a directory"),
+        ("field --size 12x", "--size '12x': give the cells of a side"),
+        ("field --size 9 --poke 1,2,-3,1", "the radius of a poke must be at least 0"),
+        ("march --digits \N{SUPERSCRIPT TWO}", "--digits .*: give whole numbers of digits"),
+        (f"march --digits {'9' * 5000}", "--digits .*: give whole numbers of digits"),
         ("predict WEIGHTS --image nothing.png", "cannot read nothing.png: No such file"),
         ("predict WEIGHTS --image file", "file is truncated or no image"),
         ("predict WEIGHTS --image short.npy", "short.npy is truncated or no image"),
@@ -231,13 +241,15 @@ def test_every_error_is_one_line_and_leaves_nothing(trained, tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("EQKERNEL_DATA", raising=False)
     (tmp_path / "file").write_text("no network, no image, no folder")
+    for folder in ("taken/weights.safetensors", "folder.png"):
+        (tmp_path / folder).mkdir(parents=True)
     np.save("small.npy", np.zeros((7, 7)))
     np.save("bright.npy", np.full(64, 2.0))
     np.save("nan.npy", np.full(64, np.nan))
     np.save("words.npy", np.full(64, "a"))
     Image.fromarray(np.full((8, 8), 30_000, np.uint16)).save("deep.png")
     (tmp_path / "short.npy").write_bytes((tmp_path / "small.npy").read_bytes()[:-8])
-    before = set(tmp_path.rglob("*")), {path: path.read_bytes() for path in tmp_path.iterdir()}
+    before = set(tmp_path.rglob("*")), {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
     words = args.replace("WEIGHTS", str(trained[0] / "weights.safetensors")).split()
     line = error_line(run(*words))
     assert re.search(message, line), line
@@ -259,7 +271,7 @@ def test_a_warning_is_a_note_of_one_line(tmp_path):
 def test_a_network_for_other_images_is_told_so(trained, tmp_path):
     Network.dense(65, 4, 10).save(tmp_path / "other.safetensors")
     line = error_line(run("predict", tmp_path / "other.safetensors", "digits"))
-    assert "(355, 64): this network takes (B, 65)" in line
+    assert "other.safetensors takes 65 pixels, and digits has images of 64" in line
     Network.dense(64, 4, 12).save(tmp_path / "wide.safetensors")
     line = error_line(run("predict", tmp_path / "wide.safetensors", "digits"))
     assert "wide.safetensors has 12 outputs, and digits 10 classes" in line
@@ -305,6 +317,7 @@ def test_a_full_disk_during_the_picture_leaves_the_old_one(trained, tmp_path, mo
     monkeypatch.setattr(Figure, "savefig", savefig)
     line = error_line(run("train", "digits", *SMALL, "--seed", "1", "--out", tmp_path))
     assert "training.png: No space left on device" in line
+    assert line.endswith(f"the weights are in {tmp_path / 'weights.safetensors'}")
     after = contents(tmp_path)
     assert after.keys() == before.keys() and after["training.png"] == before["training.png"]
     assert after["weights.safetensors"] != before["weights.safetensors"]
@@ -399,7 +412,7 @@ def test_output_that_cannot_be_written_is_one_line_and_the_training_is_saved(tmp
     [
         ("train digits --hidden 100000000000", "100,000,000 neurons at most"),
         ("train digits --hidden 50000000,50000000", "not enough memory: .*a smaller --hidden"),
-        ("train digits --hidden 4 --free-steps 1000000000000000000000", "a number among the options is too large"),
+        ("train digits --hidden 4 --free-steps 1000000000000000000000", "free_steps is 10{21}: give at most 1,000,000"),
         ("train digits --threads 999999", "'--threads': 999999 is not in the range"),
         ("train digits --data nowhere", "leave out --data"),
         ("field --size 1000000x1000000", "not enough memory: .*--size"),

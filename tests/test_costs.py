@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 from bounds import gamma, softmax_roundings
+from compiled import BACKENDS
 from scipy.special import expit
 
-from eqkernel import SGD, Network, reference, train_step
+from eqkernel import SGD, Network, Schedule, ep_gradient, reference, train_step
 from eqkernel.costs import COSTS, BinaryCrossEntropy, CrossEntropy, SquaredError, find_cost
 from eqkernel.errors import EqkernelError
 
@@ -137,3 +138,35 @@ def test_find_cost():
         find_cost("cross_entropy")
     with pytest.raises(EqkernelError, match=r"unknown cost 3: choose one of 'squared-error', 'cross"):
         find_cost(3)
+
+
+class Twice(SquaredError):
+    """Its error is not the one that fused kernels know."""
+
+    name = "twice"
+
+    def loss(self, output, target):
+        return 2 * super().loss(output, target)
+
+    def error(self, output, target):
+        return 2 * super().error(output, target)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_cost_of_ones_own_nudges_by_its_own_error(backend):
+    x, plan = RNG.random((4, 6)), Schedule(gamma=0.5, free_steps=3, nudged_steps=3, tolerance=None)
+    nets = [Network.dense(6, 5, 3, cost=cost, dtype="float64", backend=backend, schedule=plan, output="linear")
+            for cost in (Twice(), "squared-error")]  # fmt: skip
+    twice, once = (ep_gradient(net, x, TARGET, 1e-4) for net in nets)
+    for a, b in zip(twice, once, strict=True):
+        np.testing.assert_allclose(a, 2 * b, rtol=1e-6, atol=1e-9)
+
+
+def test_a_cost_of_ones_own_is_not_saved(tmp_path):
+    class Same(SquaredError):
+        pass
+
+    for cost in (Twice(), Same()):
+        with pytest.raises(EqkernelError, match="cannot save the network: its cost .* is none of eqkernel's"):
+            Network.dense(6, 5, 3, cost=cost, output="linear").save(tmp_path / "net.safetensors")
+    assert list(tmp_path.iterdir()) == []

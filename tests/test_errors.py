@@ -22,6 +22,7 @@ from eqkernel import (
     Layer,
     Momentum,
     Network,
+    Reward,
     Schedule,
     both_phases,
     cosine,
@@ -398,6 +399,10 @@ ELSEWHERE = {
     "free_steps 0": (lambda: Schedule(free_steps=0), "free_steps must be a whole number of at least 1, not 0"),
     "free_steps negative": (lambda: Schedule(free_steps=-3), "free_steps"),
     "nudged_steps negative": (lambda: Schedule(nudged_steps=-1), "nudged_steps"),
+    "steps without end": (lambda: Schedule(free_steps=10**20), "free_steps is 10{20}: give at most 1,000,000"),
+    "gamma without end": (lambda: Schedule(gamma=10**310), r"gamma must lie in \(0, 1\]"),
+    "early stop text": (lambda: Schedule(early_stop="no"), "early_stop must be True or False, not 'no'"),
+    "name": (lambda: Schedule(name=3), "the name of a schedule must be a string, not 3"),
     "steps fractional": (lambda: Schedule(free_steps=2.5), "free_steps must be a whole number"),
     "steps bool": (lambda: Schedule(free_steps=True), "free_steps must be a whole number"),
     "gamma 0": (lambda: Schedule(gamma=0), r"gamma must lie in \(0, 1\]"),
@@ -450,6 +455,33 @@ ELSEWHERE = {
     "weight decay": (lambda: SGD(0.1, weight_decay=-1), "weight_decay must be a number of at least 0"),
     "weight decay NaN": (lambda: SGD(0.1, weight_decay=NAN), "weight_decay"),
     "cosine 0": (lambda: cosine(0), "cosine needs at least one step"),
+    "lr without end": (lambda: SGD(10**310), "lr must be a positive number"),
+    "weight decay too large": (lambda: SGD(0.1, weight_decay=1e60), "weight_decay must be a number of at least 0"),
+    "eps that is 0 in float32": (
+        lambda: train_step(Network.dense(6, 8, 3), X, Y, optimiser=Adam(eps=1e-50)),
+        "eps=1e-50 leaves float32: choose a usual one, as lr=0.01, eps=1e-8",
+    ),
+    "a schedule that explodes": (
+        lambda: train_step(network(), X, Y, optimiser=SGD(0.1, schedule=lambda step: 1e60)),
+        "schedule gives 1e\\+60 for step 0: a learning rate of 1e\\+59",
+    ),
+    "size without end": (lambda: Network.dense(3, 10**310, 2), "a layer has at most 2,147,483,647 neurons"),
+    "parameters at once": (lambda: network().parameters.__setitem__(slice(0, 2), 0), "parameters are set one by one"),
+    "a parameter too large": (
+        lambda: Network.dense(6, 8, 3).parameters.__setitem__(0, 1e300),
+        "parameter 0: a number is too large for float32",
+    ),
+    "masked x": (lambda: predict(network(), np.ma.array(X)), "x is a masked array, whose mask would be lost"),
+    "masked labels": (lambda: train_step(network(), X, np.ma.array(Y), lr=0.1), "y is a masked array"),
+    "reward that is no function": (lambda: Reward("r", 3, abs), "factor and loss of reward 'r' must be functions"),
+    "reward of the batch": (
+        lambda: train_step(network(), X, Y, lr=0.1, reward=Reward("r", np.mean, abs)),
+        r"reward 'r' must give \(5,\) numbers .*, not float64 of shape \(\)",
+    ),
+    "reward NaN": (
+        lambda: train_step(network(), X, Y, lr=0.1, reward=Reward("r", lambda C: C * NAN, abs)),
+        "what reward 'r' gives holds a NaN",
+    ),
     "predict size 0": (lambda: predict(network(), X, size=0), "size"),
     "predict size negative": (lambda: predict(network(), X, size=-1), "size"),
 }
@@ -461,6 +493,33 @@ def test_one_clear_error(case):
     with pytest.raises(EqkernelError, match=message) as caught:
         call()
     assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64, np.longdouble])
+def test_numbers_of_numpy_are_stored_as_pythons_own(kind):
+    """They would be computed with in their own precision, and written into files by their names."""
+    plan = Schedule(gamma=kind(0.5), step=kind(0.25), tolerance=kind(0.5), free_steps=np.int8(3), early_stop=np.True_)
+    adam, momentum = Adam(kind(0.5), (kind(0.5), kind(0.75)), kind(0.25), kind(0.125)), Momentum(0.1, kind(0.5))
+    numbers = [
+        plan.gamma, plan.step, plan.tolerance, adam.lr, *adam.betas, adam.eps, adam.weight_decay, momentum.momentum,
+        Layer(3, adaptation=kind(0.5)).adaptation, Layer(3, tau=kind(2)).tau, Lateral(1, kind(0.5)).bound,
+    ]  # fmt: skip
+    assert {type(number) for number in numbers} == {float}
+    assert (type(plan.free_steps), type(plan.early_stop)) == (int, bool)
+    assert repr(plan) == repr(Schedule(gamma=0.5, step=0.25, tolerance=0.5, early_stop=True))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_nudged_states_that_are_not_finite_are_not_learnt_from(backend):
+    net = network(backend)
+    before = net.buffer.copy()
+    nudged = nudged_phase(net, free_phase(net, X), Y, 0.1)
+    for name in ("mean", "difference"):
+        states = [state.copy() for state in getattr(nudged, name)]
+        states[1][2, 3] = NAN
+        with pytest.raises(EqkernelError, match=rf"{name}\[1\] holds a NaN"):
+            hebbian_update(net, nudged._replace(**{name: states}), SGD(0.1))
+    np.testing.assert_array_equal(net.buffer, before)
 
 
 def test_errors_are_value_errors():
@@ -475,6 +534,8 @@ CHAIN = [Dense(0, 1), Dense(1, 2)]
 TOPOLOGY = {
     "layer left undriven": ([IN, HIDDEN, HIDDEN, OUT], [Dense(0, 1), Dense(1, 3)], "layer 2 has no connection"),
     "bias is no drive": ([IN, HIDDEN, OUT], [Dense(0, 1), Bias(2)], "layer 2 has no connection from a layer below"),
+    "from no layer": ([IN, HIDDEN, OUT], [*CHAIN, Dense(None, 1)], "must name layers by their numbers, 0..2"),
+    "a layer's number true": ([IN, HIDDEN, OUT], [*CHAIN, Bias(True)], "must name layers by their numbers, 0..2"),
     "downwards": ([IN, HIDDEN, OUT], [*CHAIN, Dense(2, 1)], "dense.2-1 must run from a layer in 0..2 to one above"),
     "out of range": ([IN, HIDDEN, OUT], [*CHAIN, Dense(1, 3)], "dense.1-3 must run"),
     "negative": ([IN, HIDDEN, OUT], [*CHAIN, Dense(-1, 1)], "must run from a layer in 0..2"),

@@ -36,6 +36,14 @@ def test_orthogonalising_acts_on_the_singular_values_alone(shape, scale):
     np.testing.assert_allclose(out, by_svd(single.astype(float)), atol=2e-4)
 
 
+@pytest.mark.parametrize("scale", [1e-42, 1e-37, 1e-25, 1e-20, 1e20, 1e37])
+def test_orthogonalising_knows_no_scale(scale):
+    """Momentum lets a layer without a gradient fall through all of them; squares leave float32 long before."""
+    matrix = RNG.standard_normal((8, 6)).astype(np.float32)
+    scaled = matrix * np.float32(scale)
+    np.testing.assert_allclose(orthogonalise(scaled), by_svd(scaled.astype(float)), atol=2e-4)
+
+
 @pytest.mark.parametrize("condition", [1.0, 10.0, 90.0])
 def test_singular_values_end_in_the_stated_band(condition):
     """All at least a hundredth of the norm: within [0.68, 1.14], in the directions of the matrix itself."""

@@ -40,6 +40,21 @@ def dense(backend="reference", schedule=LONG, sizes=(6, 9, 8, 7, 3), seed=1, **o
     return net
 
 
+# -- the input -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["difference", "mean-difference", "plus-minus"])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_nudge_leaves_the_input_as_it_is(backend, form):
+    net = dense(backend, LONG.but(form=form))
+    nudged = nudged_phase(net, free_phase(net, X), Y, beta=0.1)
+    np.testing.assert_array_equal(nudged.mean[0], X)
+    np.testing.assert_array_equal(nudged.difference[0], np.zeros_like(X))
+    assert not np.shares_memory(nudged.mean[0], nudged.difference[0])
+    for beta in (0.5, -0.5):
+        np.testing.assert_array_equal(settle(net, X, Y, beta).state[0], X)
+
+
 # -- fixed points ----------------------------------------------------------------------------------------------------
 
 

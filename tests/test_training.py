@@ -110,6 +110,15 @@ def test_what_has_no_labels_is_refused_before_anything_is_learned(problem, backe
     ):
         with pytest.raises(EqkernelError, match=message):
             fit(net, x, y, epochs=1, optimiser=optimiser, held_out=held_out)
+    for data, message in (
+        ((spoilt, y), "x holds a NaN"),
+        ((x[:, :-1], y), "x has shape"),
+        ((x, np.where(np.arange(len(y)) == len(y) - 1, 7, y)), "labels run from 0 to 7"),
+    ):
+        with pytest.raises(EqkernelError, match=message):
+            fit(net, *data, epochs=1, batch=1, optimiser=optimiser)
+    with pytest.raises(EqkernelError, match="callback must be a function of an Epoch, not 'x'"):
+        fit(net, x, y, epochs=1, optimiser=optimiser, callback="x")
     with pytest.raises(EqkernelError, match="optimiser must be one of SGD, .* not None"):
         fit(net, x, y, epochs=1, optimiser=None)
     with pytest.raises(EqkernelError, match=r"adjustment must be an Adjustment\(rate, steps\), not 0.1"):
