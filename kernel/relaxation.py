@@ -190,7 +190,7 @@ class Relaxation:
                 return relax
 
             movers = [mover(channel, sign) for channel, sign in zip(states, signs, strict=True)]
-            settled = self.settle(states, movers, schedule, nudged=True, unit=1 / span)
+            settled = self.settle(states, movers, schedule, nudged=True, unit=1 / beta)
             high = states[0] if signs[0] == 1 else free
             low = states[-1] if signs[-1] == -1 else free
             mean = [(p + m) / 2 for p, m in zip(high.state, low.state, strict=True)]

@@ -112,7 +112,7 @@ class SkewGradient(Relaxation):
             self._mover(c, schedule, lambda c=c, b=b: self.pulls(b, error_of(c)))  # type: ignore[misc]
             for c, b in pairs
         ]
-        settled = self.settle([c for c, _ in pairs], movers, schedule, nudged=True, unit=1 / span)
+        settled = self.settle([c for c, _ in pairs], movers, schedule, nudged=True, unit=1 / beta)
         mean = [(p + m) / 2 for p, m in zip(high.state, low.state, strict=True)]
         difference = [(p - m) / span for p, m in zip(high.state, low.state, strict=True)]
         if self.network.has_readout:

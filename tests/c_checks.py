@@ -206,6 +206,7 @@ def refusals(dtype):
         test_bindings.test_a_job_that_cannot_be_done_is_refused_and_nothing_written(what)
     for name in test_bindings.POINTERS:
         test_bindings.test_a_misaligned_pointer_is_refused(name)
+    test_bindings.test_a_step_that_could_only_make_nans_is_refused()
     test_bindings.test_labels_outside_the_classes_are_refused()
     for verb in test_c_jobs.VERBS:
         test_c_jobs.test_a_verb_refuses_what_it_cannot_do(verb, "f32" if dtype == "float32" else "f64")

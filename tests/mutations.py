@@ -335,7 +335,7 @@ KERNEL_MUTATIONS = [
     ("an average is a sum", "correlate.py", "share * weight", "weight", "conv_verbs"),
     ("averaged kernels a pixel apart", "correlate.py", "x * shape[STEP] * shape[PRE_C]\n                for",
      "x * shape[PRE_C]\n                for", "conv_verbs"),
-    ("a tap learns from one row of a window", "trace.py", "row % taps + y * shape[STEP]", "row % taps", "conv_verbs"),
+    ("a tap learns from one row of a window", "trace.py", "sums + y * shape[STEP] * columns", "sums", "conv_verbs"),
     ("layers that move taken for resting", "drives.py", "if largest != 0:", "if largest > 1:", "phases"),
     ("frame off by a row", "trace.py", "(y + padding) * wide", "y * wide", "conv_verbs"),
     ("one zero of a pair drops both", "zeros.py", "batch) | word_of", "batch) & word_of", "zeros"),

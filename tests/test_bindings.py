@@ -154,7 +154,7 @@ def job_of(batch=3, dtype="float32", adaptation=0.0, **options):
     workspace.aim(target, 0.1, "centered", net.schedule)
     moments = np.zeros((2, net.buffer.size), dtype)
     workspace.job.first, workspace.job.second = (workspace.pointer(m) for m in moments)
-    workspace.job.optimiser.rule = lib.EQK_ADAM
+    workspace.job.optimiser.rule, workspace.job.optimiser.constants[4] = lib.EQK_ADAM, 1e-8
     return workspace, (net, x, target, moments)
 
 
@@ -187,6 +187,10 @@ SPOILT = {
     "live nudge of a difference": ("schedule.nudge", 1, "EQK_BAD_VALUE"),
     "rule": ("optimiser.rule", 4, "EQK_BAD_VALUE"),
     "rate": ("optimiser.rate", float("inf"), "EQK_BAD_VALUE"),
+    "gamma too small for the type": ("schedule.gamma", 1e-50, "EQK_BAD_VALUE"),
+    "rate beyond the type": ("optimiser.rate", 1e300, "EQK_BAD_VALUE"),
+    "decay beyond the type": ("optimiser.decay", -1e300, "EQK_BAD_VALUE"),
+    "constant beyond the type": ("optimiser.constants", [0, 0, 0, 0, 1e300], "EQK_BAD_VALUE"),
     "size": ("layers.size", 0, "EQK_BAD_SIZE"),
     "size beyond the parameters": ("layers.size", 2**30, "EQK_BAD_VALUE"),
     "size beyond all": ("layers.size", 2**62, "EQK_BAD_SIZE"),
@@ -220,6 +224,25 @@ def test_a_job_that_cannot_be_done_is_refused_and_nothing_written(what):
     for array in (workspace.state, workspace.mean, workspace.difference, workspace.report):
         assert not array.any()
     np.testing.assert_array_equal(keep[0].buffer, before)
+
+
+def test_a_step_that_could_only_make_nans_is_refused():
+    """The feedback of a deep network leaves its type, and an Adam without eps divides 0 by 0."""
+    for hidden, dtype, fits in ((16, "float32", True), (17, "float32", False), (17, "float64", True)):
+        net = eq.Network.dense(4, *[3] * hidden, 3, dtype=dtype, backend="c")
+        workspace, x, y = net.engine.reserve(5, False), np.ones((5, 4), dtype), np.arange(5) % 3
+        job = workspace.prepare(x, net.schedule)
+        workspace.aim(None, 0.02, "centered", net.schedule, y)
+        job.optimiser.rule, job.optimiser.rate = lib.EQK_SGD, 0.1
+        assert workspace.run.train_step(job, ffi.NULL, ffi.NULL) == (lib.EQK_OK if fits else lib.EQK_BAD_VALUE)
+        assert np.isfinite(net.buffer).all()
+    workspace, keep = job_of()
+    moments = np.zeros_like(keep[0].buffer)
+    job = workspace.job
+    job.optimiser.constants[4], job.first, job.second = 0, *[ffi.from_buffer("float[]", moments)] * 2
+    assert lib.eqk_train_step_f32(job, ffi.NULL, ffi.NULL) == lib.EQK_BAD_VALUE
+    job.optimiser.constants[4] = 1e-8
+    assert lib.eqk_train_step_f32(job, ffi.NULL, ffi.NULL) == lib.EQK_OK
 
 
 @pytest.mark.parametrize("name", POINTERS)

@@ -279,6 +279,25 @@ def test_noted_winners_are_those_of_the_mean(kind, dtype, threads, backend):
     check_noted(kind, dtype, threads, backend)
 
 
+@pytest.mark.parametrize("backend", COMPILED)
+@pytest.mark.parametrize("window", [4, 8, 28])
+def test_a_trace_of_averages_is_added_up_before_it_is_added(backend, window):
+    """The shares of the windows' places, one by one, are lost beside a trace as large as this."""
+    geometry = conv_geometry("here", (window, window, 1), (1, 1, 1), 1, 1, 0, "average", window)
+    trace, pre = np.full((1, 1, 1, 1), 1e6, np.float32), np.ones((1, window**2), np.float32)
+    MODULES[backend].conv.hebbian(trace, pre, np.full((1, 1), 0.32, np.float32), 1.0, geometry, None)
+    assert trace.item() == np.float32(1e6) + np.float32(0.32)
+
+
+@pytest.mark.parametrize("backend", COMPILED)
+def test_a_stride_longer_than_a_narrow_map_takes_no_longer(backend):
+    """One phase of the stride for each pixel at most, not for each step of it: a million times as many here."""
+    geometry = conv_geometry("here", (1, 3000, 1), (1, 1, 1), 1, 3000, 0, "none", 1)
+    drive = np.zeros((1, 3000), np.float32)
+    MODULES[backend].conv.drive_pre(drive, np.ones((1, 1)), np.full((1, 1, 1, 1), 2.0), geometry, None)
+    np.testing.assert_array_equal(drive, 2.0 * np.eye(1, 3000))
+
+
 def test_noted_winners_are_not_sought_again(monkeypatch):
     net = moving_winners("cpu", schedule=eq.Schedule(free_steps=1, tolerance=None))
     monkeypatch.delattr(cpu.conv, "choose")

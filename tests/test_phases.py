@@ -122,6 +122,19 @@ def test_difference_form_freezes_the_mean_at_the_free_state(backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+def test_a_residual_is_in_units_of_beta_in_every_form(backend):
+    """A linear output that the nudge moves by beta, once each way: its residual is 1."""
+    net = Network.dense(1, 1, cost="squared-error", dtype="float64", backend=backend)
+    net.parameters[0] = 0
+    plan = Schedule(gamma=1.0, free_steps=2, nudged_steps=1, order="synchronous", tolerance=None)
+    for form in ("difference", "mean-difference", "plus-minus"):
+        for variant in ("centered", "positive", "negative"):
+            free = free_phase(net, [[0.5]], plan.but(form=form))
+            nudged = nudged_phase(net, free, [[1.0]], 0.125, variant)
+            assert (nudged.residual, nudged.difference[1].item()) == (1.0, 1.0), (form, variant)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_even_odd_takes_half_the_steps_of_synchronous(backend):
     net = dense(backend, neuron="tanh", sizes=(6, 12, 12, 12, 12, 3), cost="squared-error")
     plan = LONG.but(gamma=1.0, early_stop=True, tolerance=1e-9, free_steps=3000)

@@ -1,6 +1,6 @@
 // A network learns XOR from Rust: the job of train.c, with the structures of eqkernel.h as `bindgen` would write them.
 //
-//     rustc --edition 2021 -O -L FOLDER bindings/examples/train.rs && ./train
+//     rustc --edition 2021 -O -L FOLDER bindings/examples/train.rs && LD_LIBRARY_PATH=FOLDER ./train
 //
 // FOLDER holds libeqkernel.so (`make install-c`, or the line in docs/c.md).
 use std::ffi::{c_char, c_int, c_void, CStr};

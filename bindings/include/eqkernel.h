@@ -10,8 +10,8 @@
  * nothing. Arrays are C-contiguous, samples first, must not overlap unless said, and are aligned as their type is. Each
  * function exists for float (_f32) and for double (_f64). A result is the same to the last bit whatever the variant,
  * the batch a sample comes in, and the threads that share the work, but for the sign of a zero, a tolerance above 0, by
- * which the samples of a tile end together, and EQK_BF16X3, whose two kinds differ in last bits. Strings that are given
- * back are constants.
+ * which the samples of a tile end together, EQK_BF16X3, whose two kinds differ in last bits, and weights that are not
+ * finite, which a layer at rest does not meet. Strings that are given back are constants.
  */
 #ifndef EQK_REAL /* the end of this file includes the file again, once for each type of real numbers */
 #ifndef EQKERNEL_H
@@ -107,14 +107,16 @@ typedef struct {
 } eqk_schedule;
 
 /* What a phase did to a tile: steps taken, the largest change of a state in the last of them (under a nudge, per unit
- * of beta), and the largest in the first half of the steps. */
+ * of beta; of a current that tires, times its strength), and the largest in the first half of the steps. */
 typedef struct {
     double steps, residual, early;
 } eqk_report;
 
-/* What an optimiser needs for the step to come: rate, decoupled weight decay, which biases have none of, and the constants
- * of its rule:
- * momentum: {mu}; Adam: {beta_1, 1 - beta_1, beta_2, 1 - beta_2, eps, 1 / (1 - beta_1^t), 1 / (1 - beta_2^t)}. */
+/* What an optimiser needs for the step to come, all of it finite in the type of the job: rate, decoupled weight decay, which
+ * biases have none of, and the constants of its rule, by which w <- (1 - rate decay) w - rate step:
+ * momentum: {mu}, v <- mu v + g, step v;
+ * Adam: {beta_1, 1 - beta_1, beta_2, 1 - beta_2, eps > 0, a = 1 / (1 - beta_1^t), b = 1 / (1 - beta_2^t)},
+ * m <- beta_1 m + (1 - beta_1) g, v <- beta_2 v + (1 - beta_2) g^2, step a m / (sqrt(b v) + eps). */
 typedef struct {
     double rate, decay, constants[7];
     int32_t rule, unused; /* eqk_rule; with EQK_GRADIENT the gradient replaces `parameters` */
@@ -122,7 +124,8 @@ typedef struct {
 
 /* A convolution from a map (pre_height, pre_width, pre_channels): kernels of kernel x kernel, moved by `stride`, run over
  * the map with `padding` zeros on every side (padding < kernel), and windows of window x window, side by side, are pooled
- * (eqk_pool; without, window is 1). A side n of a map becomes ((n + 2 padding - kernel) / stride + 1) / window. */
+ * (eqk_pool; without, window is 1; at most 2048). Averages of a stride longer than the kernel see zeros times the pixels that
+ * it leaps over: an infinity there is a NaN. A side n of a map becomes ((n + 2 padding - kernel) / stride + 1) / window. */
 typedef struct {
     int64_t pre_height, pre_width, pre_channels, post_channels, kernel, stride, padding, pool, window;
 } eqk_conv;
@@ -173,7 +176,7 @@ EQK_API eqk_status eqk_conv_post(const eqk_conv *conv, int64_t *height, int64_t 
  *
  * One structure holds what all phases of a network need; fill it once (zeros mean "not used") and call again and again.
  * work: eqk_workspace(job) bytes, which keep the free phase for the nudged one (and packed weights, see eqk_pack); they
- * are the only link between calls.
+ * are the only link between calls. A network has at most 2^20 layers, and work is divided into as many parts at most.
  */
 typedef struct {
     int32_t version, variant; /* EQK_ABI_VERSION; an eqk_variant */
@@ -219,18 +222,20 @@ EQK_API eqk_status EQK(settle)(const EQK(job) * job, int64_t first, int64_t last
  * half-sweep up and one down (EQK_SWEEP, 1 + 1 steps), when no feedback has reached the free state, the first product alone.
  * Which places win a max pooling it finds anew from the mean, unless it has noted `winners`: a nudged phase writes them
  * where its mean is the state that chose them (EQK_SWEEP, an odd number of free steps, tolerance 0, EQK_DIFFERENCE), and an
- * update under that schedule reads them. It overwrites work, of which it needs eqk_update_workspace(job, parts) bytes (0
- * for a network of small matrices). A lateral matrix stays symmetric but for rounding: who trains for long symmetrises it
- * now and then. */
+ * update under that schedule reads them (the blocks of layers whose maxima are pooled alone). gamma^(layers below the top
+ * one), by which it divides, must not leave the type. It overwrites work, of which it needs eqk_update_workspace(job, parts)
+ * bytes (0 for a network of small matrices). A lateral matrix stays symmetric but for rounding: who trains for long
+ * symmetrises it now and then. */
 EQK_API size_t EQK(update_workspace)(const EQK(job) * job, int64_t parts);
 EQK_API eqk_status EQK(update)(const EQK(job) * job, int64_t part, int64_t parts);
 
 /* Of a batch whose phases are done: the mean cost, and how many labels the most active output has right (either place
- * may be NULL). EQK_DIVERGED, and nothing should learn from it, if a state is not finite or the residual of 20 or more
- * steps has grown. */
+ * may be NULL; 0 without labels). The cost of a sample is -sum t ln p of a softmax readout, -sum t ln s + (1 - t) ln(1 - s) of
+ * a layer that is on_rate, else |t - s|^2 / 2, to the target where there is one, else to the label. EQK_DIVERGED, and nothing
+ * should learn from it, if a state is not finite or the residual of 20 or more steps has grown. */
 EQK_API eqk_status EQK(measure)(const EQK(job) * job, double *loss, int64_t *correct);
 
-/* Both phases of the whole batch, eqk_measure, and the update, unless one of them refuses. */
+/* Both phases of the whole batch, eqk_measure, and the update, unless one of them refuses. Leaves no free phase in work. */
 EQK_API eqk_status EQK(train_step)(const EQK(job) * job, double *loss, int64_t *correct);
 
 /* -- verbs: each adds into its first argument ------------------------------------------------------------------------
@@ -288,9 +293,9 @@ EQK_API eqk_status EQK(conv_hebbian)(int variant, EQK_REAL *trace, const EQK_REA
 EQK_API eqk_status EQK(conv_choose)(int variant, int32_t *winners, const EQK_REAL *pre, const EQK_REAL *weight,
                                     const eqk_conv *conv, int64_t batch, void *work, size_t work_size);
 
-/* Neurons, of arrays of `count` elements whatever their shape, no EQK_SOFTMAX; softmax is (B, n). rate: out = rho(drive);
- * relax: state += step (rho(drive) - state); difference: out = rho(m + c/2) - rho(m - c/2) without cancellation;
- * potential: energy (B) += sum of the integral of rho^-1 over state (B, n). */
+/* Neurons, of arrays of `count` elements whatever their shape, no EQK_SOFTMAX but of a potential; softmax is (B, n).
+ * rate: out = rho(drive); relax: state += step (rho(drive) - state); difference: out = rho(m + c/2) - rho(m - c/2) without
+ * cancellation; potential: energy (B) += sum of the integral of rho^-1 over state (B, n). */
 EQK_API eqk_status EQK(neurons_rate)(int variant, EQK_REAL *out, const EQK_REAL *drive, int64_t count, int neuron);
 EQK_API eqk_status EQK(neurons_relax)(int variant, EQK_REAL *state, const EQK_REAL *drive, double step, int64_t count,
                                       int neuron);

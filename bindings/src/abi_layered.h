@@ -126,7 +126,7 @@ static eqk_status check_phases(const EQK(job) * job, int64_t first, int64_t last
     const eqk_schedule *s = &job->schedule;
     REQUIRE(first >= 0 && first <= last && last <= tiles_in(job), EQK_BAD_SIZE);
     REQUIRE(s->free_steps > 0 && s->nudged_steps > 0, EQK_BAD_SIZE);
-    REQUIRE(between(s->gamma, 0, 1) && s->tolerance >= 0, EQK_BAD_VALUE);
+    REQUIRE(between((EQK_REAL)s->gamma, 0, 1) && s->tolerance >= 0, EQK_BAD_VALUE);
     REQUIRE(between(s->step, 0, 1) || (s->order == EQK_EVEN_ODD && s->step > 1 && s->step < 2), EQK_BAD_VALUE);
     REQUIRE(s->order >= EQK_SYNCHRONOUS && s->order <= EQK_SWEEP, EQK_BAD_VALUE);
     REALS(job->parameters);
@@ -159,10 +159,17 @@ static eqk_status check_nudge(const EQK(job) * job) {
 
 static eqk_status check_update(const EQK(job) * job) {
     const eqk_optimiser *o = &job->optimiser;
+    int64_t last = job->count - 1, top = job->layers[last].neuron == EQK_SOFTMAX ? last - 1 : last;
+    double power = 1;
     REQUIRE(o->rule >= EQK_GRADIENT && o->rule <= EQK_ADAM, EQK_BAD_VALUE);
-    REQUIRE(isfinite(o->rate) && isfinite(o->decay) && between(job->schedule.gamma, 0, 1), EQK_BAD_VALUE);
+    REQUIRE(isfinite((EQK_REAL)o->rate) && isfinite((EQK_REAL)o->decay), EQK_BAD_VALUE);
     for (int i = 0; i < 7; i++)
-        REQUIRE(isfinite(o->constants[i]), EQK_BAD_VALUE);
+        REQUIRE(isfinite((EQK_REAL)o->constants[i]), EQK_BAD_VALUE);
+    REQUIRE(o->rule != EQK_ADAM || (EQK_REAL)o->constants[4] > 0, EQK_BAD_VALUE);
+    REQUIRE(between(job->schedule.gamma, 0, 1), EQK_BAD_VALUE);
+    for (int64_t l = 1; l < top; l++)
+        power *= job->schedule.gamma;
+    REQUIRE(isfinite((EQK_REAL)(1 / power)), EQK_BAD_VALUE); /* what layer 1 learns is divided by it */
     REALS(job->parameters);
     REALS(job->x);
     REALS(job->mean);

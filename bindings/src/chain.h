@@ -120,7 +120,7 @@ static eqk_report settle(const tile *t, const eqk_schedule *plan, int form, real
     real unit = 1, residual = 0, early = 0;
     int live = form != RUN_FREE && plan->nudge == EQK_LIVE;
     if (form != RUN_FREE)
-        unit /= form == RUN_STATE ? (beta < 0 ? -beta : beta) : beta + beta;
+        unit /= form <= RUN_STATES ? (beta < 0 ? -beta : beta) : beta + beta;
     while (taken < steps) {
         real largest = 0;
         int forward = plan->order == EQK_SWEEP ? (taken % 2 == 0) == (form == RUN_FREE) : 1;

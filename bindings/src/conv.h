@@ -1,6 +1,6 @@
 /* The verbs of convolution, Phi(pre, post) = <post, P(K * pre)>, a sample at a time.
  *
- * `work` is verb_room() numbers (shape.h): packed weights, a map before it is pooled, winners, and one state.
+ * `work` is verb_room() numbers (shape.h): packed weights, what pools (`pooling_room`), winners, and one state.
  */
 
 typedef struct {

@@ -54,7 +54,8 @@ static void pack_up(const shape *g, real *restrict packed, const real *restrict 
     }
 }
 
-/* packed = gain * weight (C_out, k, k, C_in) for the adjoint: phase after phase, or as it is for a map of winners. */
+/* packed = gain * weight (C_out, k, k, C_in) for the adjoint, or as it is for a map of winners: pixels y0, y0 + stride, ...
+ * of pre meet the taps phase_y, phase_y + stride, ... alone, and so it goes from phase to phase. */
 static void pack_down(const shape *g, real *restrict packed, const real *restrict weight, real gain) {
     int64_t rows = g->pre_channels, k = g->kernel, stride = g->stride;
     if (g->pool == EQK_MAX_POOL) {
@@ -62,8 +63,9 @@ static void pack_down(const shape *g, real *restrict packed, const real *restric
             packed[i] = gain * weight[i];
         return;
     }
-    for (int64_t phase_y = 0; phase_y < stride; phase_y++)
-        for (int64_t phase_x = 0; phase_x < stride; phase_x++)
+    for (int64_t y0 = 0; y0 < stride && y0 < g->pre_height; y0++)
+        for (int64_t x0 = 0; x0 < stride && x0 < g->pre_width; x0++) {
+            const int64_t phase_y = (y0 + g->padding) % stride, phase_x = (x0 + g->padding) % stride;
             for (int64_t i = 0, count; i < rows; i += count) {
                 count = block_of(rows - i);
                 for (int64_t y = taps_of(k, stride, phase_y); y-- > 0;)
@@ -74,6 +76,7 @@ static void pack_down(const shape *g, real *restrict packed, const real *restric
                                 *packed++ = gain * weight[tap * rows + i + r];
                         }
             }
+        }
 }
 
 /* How many of the taps at..at + taps - 1 lie on a side of `size` pixels; `first` is the first of them. */
@@ -172,22 +175,15 @@ static void correlate_up(const shape *g, real *out, const real *source, const re
     correlate(&c, out, source, bias, packed, lanes);
 }
 
-/* Where phase `phase` of the adjoint begins in pre, and how many taps stick out above the map there. */
-INLINE int64_t phase_begin(int64_t phase, int64_t padding, int64_t stride) {
-    return (phase - padding % stride + stride) % stride;
-}
-
 /* out (pre) = the adjoint of K *, applied to source (the map before pooling); the packed weights hold the gain. */
 static void correlate_down(const shape *g, real *out, const real *source, const real *packed, ptrdiff_t lanes) {
     int64_t rows = g->pre_channels, stride = g->stride, padding = g->padding;
-    for (int64_t phase_y = 0; phase_y < stride; phase_y++) {
-        int64_t taps_y = taps_of(g->kernel, stride, phase_y);
-        int64_t begin_y = phase_begin(phase_y, padding, stride);
-        for (int64_t phase_x = 0; phase_x < stride; phase_x++) {
-            int64_t taps_x = taps_of(g->kernel, stride, phase_x);
-            int64_t begin_x = phase_begin(phase_x, padding, stride);
-            conv_pass c = {taps_of(g->pre_height, stride, begin_y),
-                             taps_of(g->pre_width, stride, begin_x),
+    for (int64_t y0 = 0; y0 < stride && y0 < g->pre_height; y0++) {
+        int64_t phase_y = (y0 + padding) % stride, taps_y = taps_of(g->kernel, stride, phase_y);
+        for (int64_t x0 = 0; x0 < stride && x0 < g->pre_width; x0++) {
+            int64_t phase_x = (x0 + padding) % stride, taps_x = taps_of(g->kernel, stride, phase_x);
+            conv_pass c = {taps_of(g->pre_height, stride, y0),
+                             taps_of(g->pre_width, stride, x0),
                              rows,
                              stride * g->pre_width * rows,
                              stride * rows,
@@ -197,9 +193,9 @@ static void correlate_down(const shape *g, real *out, const real *source, const 
                              taps_y,
                              taps_x,
                              1,
-                             taps_y - 1 - (begin_y + padding - phase_y) / stride,
-                             taps_x - 1 - (begin_x + padding - phase_x) / stride};
-            correlate(&c, out + (begin_y * g->pre_width + begin_x) * rows * lanes, source, 0, packed, lanes);
+                             taps_y - 1 - (y0 + padding - phase_y) / stride,
+                             taps_x - 1 - (x0 + padding - phase_x) / stride};
+            correlate(&c, out + (y0 * g->pre_width + x0) * rows * lanes, source, 0, packed, lanes);
             packed += taps_y * taps_x * g->post_channels * rows;
         }
     }

@@ -83,7 +83,7 @@ static inline int64_t own_size(const eqk_layer *layer, int64_t lanes, int64_t ch
     return 2 * round_up(g.post_channels * kernel_size(&g), chains) + winners;
 }
 
-/* And for all of them: these, and room for the largest map before it is pooled. */
+/* And for all of them: these, and the largest pooling_room. */
 static inline int64_t convs_size(const eqk_layer *layers, int64_t count, int64_t lanes, int64_t chains) {
     int64_t total = 0, room = 0;
     for (int64_t l = 1; l < count; l++)
@@ -111,7 +111,7 @@ static inline int64_t tiles_of(const eqk_layer *layers, int64_t count, int64_t b
     return (batch - 1) / width_of(layers, count, chains) + 1;
 }
 
-/* Numbers of scratch of `learn_filters` and of every verb (see trace.h and conv.h), for all filters. */
+/* Numbers of scratch of `learn_filters` and of the verb hebbian (see trace.h), for all filters. */
 static inline int64_t trace_room(const shape *g, int64_t chains) {
     int64_t columns = (g->kernel * g->pre_channels + chains - 1) / chains * chains;
     return g->post_channels * (2 * filter_size(g) + g->kernel * columns) + framed_size(g) + chains + unpooled_size(g) +

@@ -118,16 +118,21 @@ static void sum_sample(const tracer *t, const real *pre, const real *post) {
         sum_map(t, t->map, t->rows);
 }
 
-/* trace (rows, taps, taps, C_in) += scale * the sums, or of those that a tap has a share in where kernels were averaged. */
+/* trace (rows, taps, taps, C_in) += scale * the sums. Where kernels were averaged a tap has a share in several, which are
+ * added up first, in the place of filters that no map needs: one by one they would be lost beside a large trace. */
 static void end_trace(const tracer *t, real *restrict trace, real scale) {
     const shape *g = t->g;
     const int64_t line = g->taps * g->pre_channels;
     const real share = scale / (real)(g->spread * g->spread);
-    for (int64_t row = 0; row < t->rows * g->taps; row++)
-        for (int64_t y = 0; y < g->spread; y++)
-            for (int64_t x = 0; x < g->spread; x++) {
-                int64_t kernel_row = row / g->taps * g->kernel + row % g->taps + y * g->step;
-                const real *sums = t->sums + kernel_row * t->columns + x * g->step * g->pre_channels;
-                combine(trace + row * line, trace + row * line, share, sums, line);
-            }
+    for (int64_t row = 0; row < t->rows * g->taps; row++) {
+        const real *sums = t->sums + (row / g->taps * g->kernel + row % g->taps) * t->columns, *total = sums;
+        if (g->spread > 1) {
+            memset(t->packed, 0, (size_t)line * sizeof *sums);
+            for (int64_t y = 0; y < g->spread; y++)
+                for (int64_t x = 0; x < g->spread; x++)
+                    combine(t->packed, t->packed, 1, sums + y * g->step * t->columns + x * g->step * g->pre_channels, line);
+            total = t->packed;
+        }
+        combine(trace + row * line, trace + row * line, share, total, line);
+    }
 }

@@ -200,7 +200,7 @@ def settle(plan, theta, tile, lanes, form, order, steps, gamma, beta, step, live
     """
     top, unit = top_of(plan), tile.dtype.type(1)
     if form != RUN_FREE:
-        unit /= abs(beta) if form == RUN_STATE else beta + beta
+        unit /= abs(beta) if form <= RUN_STATES else beta + beta
     residual, early, taken = tile.dtype.type(0), tile.dtype.type(0), ZERO
     while taken < steps:
         largest = tile.dtype.type(0)

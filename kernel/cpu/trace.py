@@ -49,9 +49,10 @@ def framed(shape):
 
 @kernel
 def trace_room(shape, rows, vector):
-    """Elements of scratch that `add_trace` needs for so many rows: sums, the framed pre, the map before pooling."""
+    """Elements of scratch for the trace of so many rows: sums, the framed pre, and the map before pooling or a line."""
     unpooled = shape[MAP_H] * shape[MAP_W] * shape[POST_C] if shape[POOL] != NONE else 0
-    return rows * shape[KERNEL] * columns_of(shape, vector) + framed(shape) + vector + unpooled
+    line = shape[TAPS] * shape[PRE_C] if shape[SPREAD] > 1 else 0
+    return rows * shape[KERNEL] * columns_of(shape, vector) + framed(shape) + vector + max(unpooled, line)
 
 
 @kernel
@@ -113,13 +114,23 @@ def sum_batch(room, pre, pre_at, post, post_at, winners, winners_at, batch, begi
 
 @kernel
 def end_trace(trace, room, begin, end, scale, shape):
-    """trace (end - begin, k, k, C_in) += scale * the sums; of averaged kernels, all those that a tap has a share in."""
-    taps, spread, columns = shape[TAPS], shape[SPREAD], columns_of(shape, VECTOR_BYTES // room.itemsize)
-    line, share = taps * shape[PRE_C], scale / trace.dtype.type(spread * spread)
+    """trace (end - begin, k, k, C_in) += scale * the sums.
+
+    Where kernels were averaged a tap has a share in several, which are added up first: one by one they would be lost
+    beside a large trace.
+    """
+    taps, spread, vector = shape[TAPS], shape[SPREAD], VECTOR_BYTES // room.itemsize
+    line, share, columns = taps * shape[PRE_C], scale / trace.dtype.type(spread * spread), columns_of(shape, vector)
+    after = (end - begin) * shape[KERNEL] * columns + framed(shape) + vector
     for row in range((end - begin) * taps):
-        for y in range(spread):
-            for x in range(spread):
-                kernel_row = row // taps * shape[KERNEL] + row % taps + y * shape[STEP]
-                sums = kernel_row * columns + x * shape[STEP] * shape[PRE_C]
-                for i in range(line):
-                    trace[row * line + i] += share * room[sums + i]
+        total = (row // taps * shape[KERNEL] + row % taps) * columns
+        if spread > 1:
+            sums, total = total, after
+            room[total : total + line] = room.dtype.type(0)
+            for y in range(spread):
+                for x in range(spread):
+                    at = sums + y * shape[STEP] * columns + x * shape[STEP] * shape[PRE_C]
+                    for i in range(line):
+                        room[total + i] += room[at + i]
+        for i in range(line):
+            trace[row * line + i] += share * room[total + i]

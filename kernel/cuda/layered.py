@@ -185,7 +185,7 @@ class Layered(Learner):
                 float(schedule.step), NUDGES[schedule.nudge], _stop(schedule),
             ),
         )  # fmt: skip
-        return self.views(x, work.mean), self.views(current().arrays.zeros_like(x), work.difference)
+        return self.views(x, work.mean), self.views(current().arrays.zeros(x.shape, x.dtype), work.difference)
 
     def step(self, x: Any, y: Any, beta: float, variant: str, schedule: Schedule, optimiser: Optimiser) -> Whole | None:
         """A whole training step that waits for the device once: before the update, for all that may forbid it.

@@ -248,7 +248,7 @@ class Layerwise(Layered):
                 self.rounded[work.code].take(input_too=False)
             if form == "difference":
                 self.visit(work, free, [*range(1, self.network.top + 1)], False, False, to_middle=True)
-            found = self.steps(work, relax, schedule, True, 1 / span)
+            found = self.steps(work, relax, schedule, True, 1 / (beta if form == "plus-minus" else span))
             self.finish(work, form, variant, beta, states)
             return found
 

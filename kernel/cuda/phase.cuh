@@ -34,7 +34,7 @@ struct Course {
 
     __device__ __forceinline__ Course(int form, int steps, real beta, real tolerance)
         : steps(steps), taken(0), tolerance(tolerance), residual(0), early(0) {
-        unit = form == RUN_FREE ? (real)1 : (real)1 / size_of(form == RUN_STATE ? beta : beta + beta);
+        unit = form == RUN_FREE ? (real)1 : (real)1 / size_of(form <= RUN_STATES ? beta : beta + beta);
     }
     __device__ __forceinline__ bool goes_on() const {
         return taken < steps && !(taken > 0 && tolerance > 0 && residual < tolerance);

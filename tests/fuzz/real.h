@@ -276,12 +276,26 @@ static void EQK(draw_nudge)(EQK(job) * job, int64_t classes) {
     }
 }
 
+/* A number that is finite in the type, or one that is refused. */
+static double EQK(finite)(void) {
+    double x = number();
+    broken |= !isfinite((EQK_REAL)x);
+    return x;
+}
+
 static void EQK(draw_optimiser)(EQK(job) * job) {
     eqk_optimiser *o = &job->optimiser;
     int64_t all = job->parameter_count > LARGEST ? -1 : job->parameter_count;
-    o->rule = (int32_t)code(EQK_GRADIENT, EQK_ADAM), o->rate = finite(), o->decay = finite();
+    double power = 1;
+    o->rule = (int32_t)code(EQK_GRADIENT, EQK_ADAM), o->rate = EQK(finite)(), o->decay = EQK(finite)();
     for (int i = 0; i < 7; i++)
-        o->constants[i] = finite();
+        o->constants[i] = i == 4 && o->rule == EQK_ADAM ? (spoil() ? 0 : 1e-8) : EQK(finite)();
+    if (!broken) {
+        int64_t last = job->count - 1, top = job->layers[last].neuron == EQK_SOFTMAX ? last - 1 : last;
+        for (int64_t l = 1; l < top; l++)
+            power *= job->schedule.gamma;
+        broken |= !isfinite((EQK_REAL)(1 / power));
+    }
     if (o->rule == EQK_MOMENTUM || o->rule == EQK_ADAM)
         job->first = WRITES(all);
     if (o->rule == EQK_ADAM)

@@ -31,7 +31,7 @@ VARIANTS = {
     "int8, prediction only": {**INT8, "LEARN": 0},
     "ternary, prediction only": {**TERNARY, "LEARN": 0},
 }
-CELLS = {"TRELLIS_COMB": "LUT4", "TRELLIS_FF": "FF", "MULT18X18D": "MULT18", "DP16KD": "BRAM (16 kbit)"}
+CELLS = {"TRELLIS_COMB": "LUT4", "TRELLIS_FF": "FF", "MULT18X18D": "MULT18", "DP16KD": "BRAM (18 kbit)"}
 PAGE = """# ECP5 resources
 
 Written by `make synth`: {yosys}, {nextpnr}, LFE5U-45F, speed grade 6, out of context, no placed pins,
