@@ -23,6 +23,7 @@ from test_verbs import DTYPES, PROPERTY, RATES, float64, seeds, widths, within
 import eqkernel as eq
 import eqkernel.cpu.layered
 import eqkernel.cuda.layered
+from eqkernel import backends
 from eqkernel.interop import to_host
 
 FORMS = [("difference", "frozen"), ("mean-difference", "frozen"), ("plus-minus", "frozen"), ("plus-minus", "live")]
@@ -335,3 +336,17 @@ def check_training(net, batch, seed):
         assert step.loss == pytest.approx(expected.loss, rel=1e-9, abs=1e-9)
     for mine, theirs in zip(net.parameters, twin.parameters, strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-9)
+
+
+def test_the_fastest_backend_is_one_that_prefers_to_run_here(monkeypatch):
+    fastest = backends.fastest()
+    monkeypatch.setattr(backends, "_preferred", lambda module: module is not backends.load_backend(fastest))
+    assert backends.fastest() != fastest
+
+
+def test_a_network_that_no_backend_fuses_runs_on_the_fastest():
+    net = eq.Network(
+        [eq.Layer(6), eq.Layer(8, "tanh"), eq.Layer(7, "tanh"), eq.Layer(3, "linear")],
+        [eq.Dense(0, 1), eq.Dense(1, 2), eq.Dense(0, 2), eq.Dense(2, 3)], "squared-error",
+    )  # fmt: skip
+    assert net.backend == backends.fastest()

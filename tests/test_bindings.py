@@ -70,6 +70,14 @@ def test_verbs_are_the_same_bits_in_every_variant(stem, verb, dtype, sizes):
     in_every_variant(run)
 
 
+def test_a_network_runs_the_variant_of_the_moment():
+    net, x, y = eq.Network.dense(6, 8, 3, backend="c"), np.ones((4, 6), np.float32), np.zeros(4, int)
+    for name in (VARIANTS[-1], "scalar"):
+        library.use_variant(name)
+        eq.train_step(net, x, y, lr=0.1)
+        assert net.engine.workspace.job.variant == library.VARIANTS[name]
+
+
 @pytest.mark.parametrize("dtype", test_verbs.DTYPES)
 @pytest.mark.parametrize("neuron", [*test_verbs.RATES, "softmax"])
 def test_neurons_are_the_same_bits_in_every_variant(neuron, dtype):
@@ -380,3 +388,22 @@ print(unavailable("c"))
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert expected in result.stdout
+
+
+# -- memory of others ----------------------------------------------------------------------------------------------
+
+
+def test_an_output_that_may_not_be_written_is_refused():
+    drive = np.zeros((2, 3))
+    drive.flags.writeable = False
+    with pytest.raises((ValueError, BufferError)):
+        backend.dense.drive_post(drive, np.ones((2, 4)), np.ones((3, 4)))
+    assert not drive.any()
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (5, 4), (15,)])
+def test_a_bias_that_does_not_fit_its_batch_or_its_layer_is_refused(shape):
+    energy = np.zeros(5)
+    with pytest.raises(eq.EqkernelError):
+        backend.bias.energy(energy, None, np.ones(shape), np.ones(3))
+    assert not energy.any()

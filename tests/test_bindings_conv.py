@@ -6,6 +6,7 @@ import test_conv_backends
 from test_bindings import in_every_variant, restore_variant  # noqa: F401  (a fixture; skips without the library)
 from test_verbs import DTYPES
 
+from eqkernel import EqkernelError
 from eqkernel.bindings import backend
 from eqkernel.bindings.library import ffi, lib
 from eqkernel.geometry import conv_geometry
@@ -162,3 +163,19 @@ def test_winners_outside_their_window_reach_no_memory(verb):
     conv = ffi.new("eqk_conv *", CONV)
     wild = np.random.default_rng(0).integers(-(2**31), 2**31, 500, np.int32) | 64
     assert conv_call(verb, conv, winners=ffi.from_buffer("int32_t[]", wild)) == lib.EQK_OK
+
+
+def test_winners_of_another_size_are_refused_and_of_another_type_read_right():
+    geometry, rng = geometry_of("largest"), np.random.default_rng(0)
+    pre, weight = rng.random((2, geometry.n_pre)), rng.random(geometry.weight_shape)
+    winners, drives = np.zeros((2, geometry.n_post), np.int32), np.zeros((2, 2, geometry.n_post))
+    wide = np.zeros((2, geometry.n_post + 1), np.int32)
+    with pytest.raises(EqkernelError):
+        backend.conv.choose(wide, pre, weight, geometry)
+    with pytest.raises(EqkernelError):
+        backend.conv.drive_post(drives[0], pre, weight, geometry, wide)
+    assert not wide.any() and not drives.any()
+    backend.conv.choose(winners, pre, weight, geometry)
+    for drive, dtype in zip(drives, (np.int32, np.int64), strict=True):
+        backend.conv.drive_post(drive, pre, weight, geometry, winners.astype(dtype))
+    np.testing.assert_array_equal(*drives)

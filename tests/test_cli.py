@@ -14,7 +14,22 @@ from compiled import FASTEST
 from matplotlib.figure import Figure
 from PIL import Image
 
-from eqkernel import SCHEDULES, Adam, Momentum, Network, __version__, cli, cli_conv, doctor, predict
+from eqkernel import (
+    SCHEDULES,
+    SGD,
+    AdaGO,
+    Adam,
+    Momentum,
+    Muon,
+    Network,
+    __version__,
+    cli,
+    cli_conv,
+    cli_fields,
+    data,
+    doctor,
+    predict,
+)
 from eqkernel.backends import unavailable
 from eqkernel.data import load_digits
 
@@ -61,6 +76,20 @@ def test_train_saves_weights_that_learned_and_a_picture(trained):
         picture.load()
         assert picture.format == "PNG" and picture.width > 1000
         assert len(np.unique(np.asarray(picture.convert("L")))) > 50
+
+
+def test_the_picture_tells_what_was_learned_and_how_the_trained_network_settles(tmp_path, monkeypatch):
+    stories = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli, "draw", lambda story, path: stories.append(story))
+    result = run("train", "digits", *SMALL, "--epochs", "1")
+    assert result.exit_code == 0, result.output
+    (story,), net = stories, Network.load(tmp_path / "eqkernel-digits" / "weights.safetensors", "reference")
+    start = Network.dense(64, 24, 10, backend="reference", dtype="float64").parameters[0]
+    learned = (net.parameters[0] - start) * load_digits()[0].std(axis=0)
+    order = np.argsort(-np.linalg.norm(learned, axis=1), kind="stable")
+    np.testing.assert_allclose(story.features.reshape(24, 64), learned[order], atol=1e-12)
+    assert abs(story.features).max() > 0 and story.residuals["before"] != story.residuals["after"]
 
 
 def test_the_picture_needs_no_display(trained, tmp_path):
@@ -118,6 +147,9 @@ def test_fhn_networks_can_be_trained(tmp_path):
         ("--lr 0.02 --weight-decay 0", Adam, 0.02, 0),
         ("--optimiser momentum", Momentum, 0.1, 0),
         ("--optimiser momentum --weight-decay 0.01", Momentum, 0.1, 0.01),
+        ("--optimiser sgd", SGD, 0.5, 0),
+        ("--optimiser muon", Muon, 0.02, 0),
+        ("--optimiser adago", AdaGO, 0.5, 0),
     ],
 )
 def test_options_reach_the_training(tmp_path, monkeypatch, options, kind, lr, decay):
@@ -128,13 +160,14 @@ def test_options_reach_the_training(tmp_path, monkeypatch, options, kind, lr, de
         raise KeyboardInterrupt
 
     monkeypatch.setattr(cli, "fit", fit)
-    common = "--beta 0.3 --variant positive --epochs 3 --batch 50 --validation 0.25 --backend reference"
+    common = "--beta 0.3 --variant positive --epochs 3 --batch 50 --validation 0.25 --seed 3 --backend reference"
     assert run("train", "digits", *common.split(), *options.split(), "--out", tmp_path).exit_code == 130
     ((x, y, arguments),) = calls
     optimiser, (x_held, y_held) = arguments["optimiser"], arguments["held_out"]
     assert type(optimiser) is kind and (optimiser.lr, optimiser.weight_decay) == (lr, decay)
     assert optimiser.schedule(3 * 22) == pytest.approx(0) and optimiser.schedule(33) == pytest.approx(0.5)
-    assert [arguments[name] for name in ("beta", "variant", "epochs", "batch")] == [0.3, "positive", 3, 50]
+    names = "beta", "variant", "epochs", "batch", "seed"
+    assert [arguments[name] for name in names] == [0.3, "positive", 3, 50, 3]
     assert len(x) == len(y) == 1082 and len(x_held) == len(y_held) == 360  # 1,442: no test image among them
     test_images = {row.tobytes() for row in load_digits()[2]}
     assert not test_images & {row.tobytes() for row in (*x, *x_held)}
@@ -203,6 +236,7 @@ def test_predict_reads_an_image(trained, tmp_path, kind):
         ("train digits --gamma 2", r"gamma must lie in \(0, 1\]"),
         ("train digits --free-steps 0", "free_steps must be a whole number of at least 1"),
         ("train digits --nudged-steps -1", "nudged_steps must be a whole number of at least 1"),
+        ("train digits --model fhn --recurrent", "leave out --neuron, --recurrent"),
         ("train digits --lr -1", "lr must be a positive number"),
         ("train digits --weight-decay -1", "weight_decay must be"),
         ("train digits --epochs 0", "--epochs"),
@@ -224,6 +258,7 @@ def test_predict_reads_an_image(trained, tmp_path, kind):
         ("field --frames 5 --out a.png", "--frames is for a GIF"),
         ("field --out folder.png", "'folder.png' is a directory"),
         ("field --size 12x", "--size '12x': give the cells of a side"),
+        ("field --size 4x5x6", "rows x columns, like 256x512"),
         ("field --size 9 --poke 1,2,-3,1", "the radius of a poke must be at least 0"),
         ("march --digits \N{SUPERSCRIPT TWO}", "--digits .*: give whole numbers of digits"),
         (f"march --digits {'9' * 5000}", "--digits .*: give whole numbers of digits"),
@@ -411,6 +446,7 @@ def test_output_that_cannot_be_written_is_one_line_and_the_training_is_saved(tmp
     ("args", "message"),
     [
         ("train digits --hidden 100000000000", "100,000,000 neurons at most"),
+        ("train digits --hidden 4,100000000000", "100,000,000 neurons at most"),
         ("train digits --hidden 50000000,50000000", "not enough memory: .*a smaller --hidden"),
         ("train digits --hidden 4 --free-steps 1000000000000000000000", "free_steps is 10{21}: give at most 1,000,000"),
         ("train digits --threads 999999", "'--threads': 999999 is not in the range"),
@@ -449,6 +485,40 @@ def test_shipped_weights_run_on_the_reference(tmp_path):
     ]
     assert [result.exit_code for result in results] == [0, 0], results[1].output
     assert results[0].stdout[:-10] == results[1].stdout[:-10]
+    assert results[0].stdout.count(", then ") == 2
+
+
+def test_a_file_called_pretrained_comes_before_the_shipped_weights(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Network.dense(64, 9, 10).save("pretrained")
+    result = run("predict", "pretrained", "digits")
+    assert result.exit_code == 0 and "of 355 test images" in result.stdout, result.output
+
+
+def test_fashion_mnist_is_read_as_clothes_by_every_command():
+    assert cli.TASKS["fashion-mnist"].labels == cli.CLOTHES
+    assert cli_conv.SETS["fashion-mnist"] == (data.load_fashion_mnist, cli.CLOTHES)
+
+
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [
+        (cli, "train digits"),
+        (cli_conv, "train cortex-conv"),
+        (cli_fields, "field --size 32 --steps 1 --backend reference"),
+    ],
+)
+def test_threads_are_set_before_the_work(tmp_path, monkeypatch, module, words):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    asked, work = [], {cli_fields: "FitzHughNagumo"}.get(module, "residual_curves")
+    blank = np.zeros((4, 784), np.float32), np.arange(4)
+    monkeypatch.setitem(cli_conv.SETS, "mnist", (lambda place: blank * 2, cli_conv.DIGITS))
+    monkeypatch.setattr(module, "set_threads", asked.append)
+    monkeypatch.setattr(module, work, stop)
+    assert run(*words.split(), "--threads", 2).exit_code == 130 and asked == [2]
 
 
 def test_doctor_names_what_it_found_and_fails_on_a_backend_that_disagrees(monkeypatch):

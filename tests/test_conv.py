@@ -122,9 +122,11 @@ def test_the_first_of_equals_wins():
 MISFITS = {
     "a map of 7 x 6 through a 3 x 3 kernel, stride 2, padding 1, pooled by 1, is 4 x 3, and layer 1 is 3 x 3": (
         (7, 6, 1), (3, 3, 2), {"kernel": 3, "stride": 2, "padding": 1}),
+    "is 4 x 3, and layer 1 is 4 x 5": ((7, 6, 1), (4, 5, 2), {"kernel": 3, "stride": 2, "padding": 1}),
     "its pre layer has size 42; give a map": (42, (4, 3, 2), {}),
     "its post layer has size 12; give a map": ((7, 6, 1), 12, {}),
     "leaves nothing of a map of 7 x 6": ((7, 6, 1), (1, 1, 1), {"kernel": 9}),
+    "leaves nothing of a map of 3 x 9": ((3, 9, 1), (1, 5, 1), {"kernel": 5}),
     "padding 3 must be less than the kernel, 3": ((7, 6, 1), (7, 6, 1), {"kernel": 3, "padding": 3}),
     "stride must be a whole number of at least 1, not 0": ((7, 6, 1), (7, 6, 1), {"stride": 0}),
     "a pooling window must be a whole number of at least 2, not 1": (
@@ -141,6 +143,12 @@ def test_what_does_not_fit_is_refused_with_its_numbers(message):
         eq.Network(layers, [eq.Conv(0, 1, **options), eq.Dense(1, 2)])
     assert message in str(caught.value)
     assert "connection conv.0-1" in str(caught.value) or "unknown pool" in message
+
+
+def test_a_convolution_within_a_layer_is_refused():
+    layers = [eq.Layer((7, 6, 1)), eq.Layer((7, 6, 2), "tanh"), eq.Layer(3, "softmax")]
+    with pytest.raises(eq.EqkernelError, match="use Lateral"):
+        eq.Network(layers, [eq.Conv(0, 1, 3, padding=1), eq.Conv(1, 1, 3, padding=1), eq.Dense(1, 2)])
 
 
 @pytest.mark.parametrize("size", [(7, 6), (7, 6, 0), (7, 6.5, 1), ()])
@@ -162,6 +170,13 @@ def test_a_weight_file_keeps_maps_and_convolutions(tmp_path):
     assert other.layers == net.layers and other.connections == net.connections and other.shapes == net.shapes
     np.testing.assert_array_equal(other.buffer, net.buffer)
     assert repr(net).startswith("Network(8x7x1-4x3x3-2x1x4-3, ")
+
+
+def test_initial_kernels_are_glorot_uniform_over_their_taps():
+    layers = [eq.Layer((28, 28, 4)), eq.Layer((24, 24, 32), "tanh"), eq.Layer(3, "softmax")]
+    kernel, _ = eq.Network(layers, [eq.Conv(0, 1), eq.Dense(1, 2)]).parameters
+    limit = np.sqrt(6 / (25 * (4 + 32)))
+    assert 0.98 * limit < abs(kernel).max() <= limit
 
 
 def test_a_map_shares_one_bias_per_channel():

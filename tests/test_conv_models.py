@@ -34,16 +34,27 @@ def test_neurons_and_schedules():
     assert [layer.neuron for layer in raw.layers[1:]] == ["fhn", "fhn", "softmax"]
     assert raw.gamma == 1.0 and cortex.gamma == models.CORTEX.gamma
     assert models.cortex_conv(schedule="few-step").schedule is eq.SCHEDULES["few-step"]
+    assert models.cortex_dense(schedule="converged").schedule is eq.SCHEDULES["converged"]
+    assert models.conv_hopfield().gamma == 0.01
     assert {c.pool for c in models.conv_hopfield("average").connections if c.stem == "conv"} == {"average"}
 
 
-def test_the_first_weights_have_their_gains():
-    net = models.cortex_conv(seed=3)
-    for parameter, gain in zip(net.parameters[::2], (6.5, 4.0, 1.0), strict=True):
+@pytest.mark.parametrize(
+    ("make", "gains", "bias"),
+    [
+        (models.cortex_conv, (6.5, 4.0, 1.0), -1.0),
+        (models.cortex_dense, (6.5, 1.0), -1.0),
+        (models.conv_hopfield, (2.0, 1.0, 1.0), 0.0),
+    ],
+)
+def test_the_first_weights_have_their_gains(make, gains, bias):
+    net = make(seed=3)
+    for parameter, gain in zip(net.parameters[::2], gains, strict=True):
         assert parameter.std() * np.sqrt(parameter[0].size) == pytest.approx(gain, rel=0.1)
-    assert [set(np.unique(b)) for b in net.parameters[1::2]] == [{-1.0}, {-1.0}, {0.0}]
-    assert (models.cortex_conv(seed=3).buffer == net.buffer).all()
-    assert (models.cortex_conv(seed=4).buffer != net.buffer).any()
+    *hidden, last = net.parameters[1::2]
+    assert all((b == bias).all() for b in hidden) and not last.any()
+    assert (make(seed=3).buffer == net.buffer).all()
+    assert (make(seed=4).buffer != net.buffer).any()
 
 
 @pytest.mark.parametrize(
@@ -52,6 +63,8 @@ def test_the_first_weights_have_their_gains():
         ({"neuron": "cortical"}, "unknown neuron 'cortical': choose one of 'cortex'"),
         ({"pretrained": True, "neuron": "raw"}, "choose only a backend"),
         ({"pretrained": True, "seed": 1}, "choose only a backend"),
+        ({"pretrained": True, "adaptation": 0.3}, "choose only a backend"),
+        ({"pretrained": True, "schedule": "few-step"}, "choose only a backend"),
     ],
 )
 def test_what_there_is_not_is_refused(options, message):
@@ -126,6 +139,51 @@ def test_variants_train(bars, tmp_path, options):
     assert result.exit_code == 0, result.output
 
 
+def asked(monkeypatch, *args):
+    """(network, images, arguments) of the first call of `fit` in that training."""
+    calls = []
+
+    def fit(net, x, y, **arguments):
+        calls.append((net, x, arguments))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli_conv, "fit", fit)
+    monkeypatch.setattr(cli_conv, "residual_curves", lambda *_: ([], []))
+    assert run("train", *args).exit_code == 130
+    return calls[0]
+
+
+def test_options_reach_the_training(bars, tmp_path, monkeypatch):
+    options = "--beta 0.3 --weight-decay 0.1 --reward surprise --adjust --validation 0.25 --seed 3 --optimiser adago"
+    plan = "--gamma 0.5 --free-steps 5 --nudged-steps 4 --epochs 3 --batch 45"
+    net, x, given = asked(monkeypatch, "cortex-conv", *options.split(), *plan.split(), "--out", tmp_path)
+    optimiser = given["optimiser"]
+    assert (type(optimiser), optimiser.lr, optimiser.weight_decay) == (eq.AdaGO, 1.5, 0.1)
+    assert optimiser.schedule(0) == pytest.approx(1 / 50) and optimiser.schedule(3 * 2) == pytest.approx(0)
+    names = "beta", "reward", "adjustment", "seed", "epochs", "batch"
+    assert [given[name] for name in names] == [0.3, "surprise", eq.Adjustment(), 3, 3, 45]
+    assert len(x) == 90 and len(given["held_out"][0]) == 30 and net.seed == 3
+    assert (net.schedule.gamma, net.schedule.free_steps, net.schedule.nudged_steps) == (0.5, 5, 4)
+
+
+@pytest.mark.parametrize(
+    ("words", "kind", "lr", "neuron", "pool"),
+    [
+        ("cortex-conv", eq.Muon, 0.05, "sigmoid", {"none"}),
+        ("cortex-conv --from pretrained", eq.Muon, 0.01, "sigmoid", {"none"}),  # it goes on more slowly
+        ("cortex-conv --neuron raw", eq.Momentum, 0.02, "fhn", {"none"}),
+        ("cortex-conv --model dense --neuron raw", eq.Momentum, 0.02, "fhn", set()),
+        ("conv-hopfield --pool average", eq.Muon, 0.02, "hard-sigmoid", {"average"}),
+    ],
+)
+def test_each_network_is_made_as_asked_and_trained_by_its_recipe(
+    bars, tmp_path, monkeypatch, words, kind, lr, neuron, pool
+):
+    net, _, given = asked(monkeypatch, *words.split(), "--out", tmp_path)
+    assert type(given["optimiser"]) is kind and given["optimiser"].lr == pytest.approx(lr)
+    assert net.layers[1].neuron == neuron and {c.pool for c in net.connections if c.stem == "conv"} == pool
+
+
 @pytest.mark.parametrize(
     ("command", "message"),
     [
@@ -181,6 +239,7 @@ def mnist():
 def test_the_shipped_weights_are_small_and_whole():
     net = models.cortex_conv(pretrained=True)
     assert count(net) == 34_106 and net.schedule == models.CORTEX
+    assert models.cortex_conv(pretrained=True, backend="cpu").backend == "cpu"
     folder = Path(eq.__file__).parent / "weights"
     assert sum(path.stat().st_size for path in folder.iterdir()) <= 200_000
 

@@ -197,6 +197,12 @@ def test_what_is_asked_for_reaches_the_update():
         assert abs(plain.buffer - other.buffer).max() > 1e-4
 
 
+def test_a_reward_and_an_adjustment_act_together():
+    net = small("squared-error")
+    both, one = (eq.ep_gradient(net, X, Y, 0.01, reward="error", adjustment=a) for a in (eq.Adjustment(), None))
+    np.testing.assert_allclose(both[0], 0.95**20 * one[0], rtol=0, atol=1e-3 * abs(one[0]).max())
+
+
 def test_the_readouts_error_is_rewarded_and_not_adjusted():
     net = small()
     free = eq.free_phase(net, X)

@@ -50,8 +50,9 @@ def test_binary_cross_entropy_of_a_certain_mistake_is_finite(dtype):
 
 
 def test_binary_cross_entropy_wants_probabilities_and_an_output_of_sigmoids():
-    with pytest.raises(EqkernelError, match=r"numbers in \[0, 1\]"):
-        BinaryCrossEntropy().targets([[0.0, 1.5]], 2)
+    for targets in ([[0.0, 1.5]], [[-0.5, 0.5]]):
+        with pytest.raises(EqkernelError, match=r"numbers in \[0, 1\]"):
+            BinaryCrossEntropy().targets(targets, 2)
     with pytest.raises(EqkernelError, match="needs 'sigmoid' there"):
         Network.dense(3, 4, 2, output="tanh", cost="binary-cross-entropy")
     assert Network.dense(3, 4, 2, cost="binary-cross-entropy").layers[-1].neuron == "sigmoid"
@@ -124,7 +125,7 @@ def test_bad_targets_are_refused(cost, y, message):
         cost.targets(y, 3, "float32")
 
 
-@pytest.mark.parametrize("y", [[[1, 1, 0]], [[2, -1, 0]], [[0, 0, 0]]])
+@pytest.mark.parametrize("y", [[[1, 1, 0]], [[2, -1, 0]], [[0, 0, 0]], [[0.5, 0.3, 0.1]]])
 def test_cross_entropy_takes_probabilities_alone(y):
     with pytest.raises(EqkernelError, match="must be probabilities"):
         CrossEntropy().targets(y, 3)

@@ -355,6 +355,8 @@ def test_validation_split_takes_the_fraction_of_each_class():
             data.validation_split(x, y, fraction)
     with pytest.raises(EqkernelError, match="too few"):
         data.validation_split(x[:2], y[:2], 0.01)
+    with pytest.raises(EqkernelError, match="too few"):
+        data.validation_split(np.zeros((3, 1)), np.arange(3), 0.9)
 
 
 def test_clusters_are_told_apart_by_their_means_and_rings_are_not():
@@ -370,3 +372,18 @@ def test_clusters_are_told_apart_by_their_means_and_rings_are_not():
     assert by_mean(x, y) < 0.6
     radius = np.linalg.norm(x - 0.5, axis=1)
     assert (np.rint(radius / 0.15).astype(int) - 1 == y).mean() > 0.99
+
+
+def test_noise_is_what_spreads_clusters_and_rings():
+    x, _ = data.gaussian_clusters(300, 20, 3, seed=0, noise=0.0)
+    assert len(np.unique(x, axis=0)) == 3
+    x, y = data.rings(300, 3, seed=0, noise=0.0)
+    np.testing.assert_allclose(np.linalg.norm(x - 0.5, axis=1), 0.15 * (y + 1), atol=1e-6)
+
+
+def test_pictures_of_floats_and_numbers_below_0_are_no_images(tmp_path):
+    Image.fromarray(np.full((8, 8), 3000.0, np.float32)).save(tmp_path / "deep.tiff")
+    np.save(tmp_path / "dark.npy", np.full(64, -1.0))
+    for name, message in (("deep.tiff", "mode F, not bytes"), ("dark.npy", "numbers from -1")):
+        with pytest.raises(EqkernelError, match=message):
+            datafiles.read_image(tmp_path / name, 64)

@@ -8,7 +8,7 @@ from compiled import BACKENDS, COMPILED
 from oracle import Oracle, cosine, relative_error
 
 import eqkernel as eq
-from eqkernel import models
+from eqkernel import models, response_network
 from eqkernel.backends import load_backend
 from eqkernel.response_network import linearise_network
 from eqkernel.skewgradient import SkewGradient
@@ -221,14 +221,39 @@ def test_unstable_networks_are_refused_by_the_condition_they_violate():
     with pytest.raises(eq.EqkernelError, match=r"eps alpha = 1 does not exceed 1 \+ coupling .* raise eps"):
         SkewGradient(net, eps=2)
     SkewGradient(net, eps=2 * (1.001 + found))
-    with pytest.raises(eq.EqkernelError, match="alpha must lie in"):
-        SkewGradient(net, alpha=1.5)
+    for constants in ({"alpha": 1.5}, {"eps": np.inf}):
+        with pytest.raises(eq.EqkernelError, match="alpha must lie in .* and eps be positive, not"):
+            SkewGradient(net, **constants)
+    tired = eq.Network([eq.Layer(6), eq.Layer(3, "fhn", 0.1)], [eq.Dense(0, 1)], "squared-error", dtype="float64")
+    with pytest.raises(eq.EqkernelError, match="takes no adaptation current"):
+        SkewGradient(tired)
     with pytest.raises(eq.EqkernelError, match="softmax readout reads u"):
         SkewGradient(problem("cross-entropy")[0], output="v")
     with pytest.raises(eq.EqkernelError, match="unknown output 'w'"):
         SkewGradient(net, output="w")
     with pytest.raises(eq.EqkernelError, match="only 'fhn' neurons have an inhibitor, not tanh"):
         SkewGradient(eq.Network.dense(6, 8, 3, neuron="tanh"))
+
+
+def test_the_residual_of_a_pair_is_the_largest_change_of_either():
+    net, x, _ = problem(schedule=STEPPED.but(tolerance=None, early_stop=False, free_steps=3))
+    net.engine = SkewGradient(net)
+    now, before = (eq.free_phase(net, x, net.schedule.but(free_steps=n)) for n in (3, 2))
+    moved = [
+        max(abs(a - b).max() for a, b in zip(ours[1:], theirs[1:], strict=True))
+        for ours, theirs in zip(*((p.memory.state, p.memory.inhibitor) for p in (now, before)), strict=True)
+    ]
+    assert now.residual == pytest.approx(max(moved)) and moved[1] > moved[0]
+
+
+def test_a_live_nudge_of_a_readout_follows_the_state():
+    net, x, y = problem("cross-entropy", STEPPED)
+    net.engine = SkewGradient(net)
+    free = eq.free_phase(net, x)
+    live, frozen = (
+        eq.nudged_phase(net, free, y, 0.5, "positive", net.schedule.but(nudge=nudge)) for nudge in ("live", "frozen")
+    )
+    assert abs(live.difference[2] - frozen.difference[2]).max() > 1e-4
 
 
 def test_a_slow_inhibitor_oscillates():
@@ -257,6 +282,18 @@ def test_the_response_is_symmetric_though_the_jacobian_is_not(cost, gamma):
     assert asymmetry(response.metric @ response.raw) < 1e-12
     n = len(response.u)
     np.testing.assert_allclose(-np.linalg.inv(response.raw)[:n, :n], response.effective, atol=1e-12)
+
+
+def test_the_response_is_that_of_the_sample_and_the_constants_asked_for(monkeypatch):
+    net, x, _ = problem()
+    state = eq.free_phase(net, x).state
+    response = linearise_network(net, state, eps=3.0, alpha=0.4, sample=1)
+    np.testing.assert_array_equal(response.u, np.concatenate([s[1] for s in state[1:]]))
+    np.testing.assert_array_equal(response.B, 0.4 * np.eye(len(response.u)))
+    assert response.eps == 3.0
+    monkeypatch.setattr(response_network, "MOST", len(response.u) - 1)
+    with pytest.raises(eq.EqkernelError, match="a network of at most 17"):
+        linearise_network(net, state)
 
 
 @pytest.mark.parametrize("pair", [False, True])

@@ -19,6 +19,7 @@ from eqkernel import DivergenceError, EqkernelError, cli_fields, get_threads, se
 from eqkernel.backends import verbs
 from eqkernel.cpu import field as cpu
 from eqkernel.cpu.compile import _OPTIONS
+from eqkernel.field_figures import check_format, image_of, save_frames
 from eqkernel.fields import PRESETS, FitzHughNagumo
 from eqkernel.reference import field as reference
 
@@ -239,12 +240,46 @@ def test_it_is_periodic_or_it_is_not():
         assert np.allclose(np.roll(one.u, (9, -5), (0, 1)), other.u, atol=1e-12) is moved
 
 
+def test_the_step_is_by_default_nine_tenths_of_its_limit_and_adds_up_to_the_time():
+    field = FitzHughNagumo(16)
+    assert field.dt == pytest.approx(0.9 * field.dt_limit)
+    field.step(5)
+    field.step(2)
+    assert field.time == pytest.approx(7 * field.dt)
+
+
+def test_the_limits_are_those_of_either_sign_of_beta_and_of_every_u_up_to_the_top():
+    options = {"Dv": 0.0, "eps": 0.1}
+    up, down = (FitzHughNagumo(16, beta=beta, **options).limits["diffusion"][0] for beta in (0.3, -0.3))
+    assert up == pytest.approx(down)
+    assert FitzHughNagumo(16, Du=0, **options).limits["diffusion"][0] < 1  # the slope 1 - 3 u^2 far from u = 0
+    assert FitzHughNagumo(16, eps=0.5).dt_limit > 0  # a spiral that grows by itself sets no limit
+
+
+def test_of_three_uniform_states_the_middle_one_is_taken():
+    assert FitzHughNagumo(16, alpha=2.0).uniform == pytest.approx((0, 0))
+
+
+def test_the_residual_is_of_both_species():
+    field = FitzHughNagumo(16, noise=0, dtype="float64")
+    field.v = field.v + 1e-3
+    assert field.residual == pytest.approx(field.eps * field.alpha * 1e-3) and field.residual > 1e-3
+
+
+def test_noise_follows_the_seed():
+    a, b, other = (FitzHughNagumo(20, seed=seed).u for seed in (1, 1, 2))
+    assert (a == b).all() and (a != other).any()
+
+
 def test_poke_sets_a_disc():
     field = FitzHughNagumo((20, 30), noise=0)
     field.poke(29, 10, 2, 0.5)
     rows, columns = np.nonzero(field.u)
     assert len(rows) == 13 and set(columns) == {27, 28, 29, 0, 1} and set(rows) == {8, 9, 10, 11, 12}
     assert (field.u[rows, columns] == 0.5).all() and not field.v.any()
+    over_the_top = FitzHughNagumo((20, 30), noise=0)
+    over_the_top.poke(10, 0, 2, 0.5)
+    assert set(np.nonzero(over_the_top.u)[0]) == {18, 19, 0, 1, 2}
     line = FitzHughNagumo(30, noise=0, boundary="neumann")
     line.poke(29, 0, 2, 0.5)
     assert list(np.nonzero(line.u)[0]) == [27, 28, 29]
@@ -340,15 +375,30 @@ def test_the_command_writes_a_film_and_arrays(tmp_path):
     assert result.exit_code == 0, result.output
     with Image.open(tmp_path / "turing.gif") as film:
         assert film.n_frames == 5 and film.size == (40, 24)
-    result = run("field", *poke, "--steps", "600", "--preset", "spots", "--out", tmp_path / "turing.npz")
+        assert film.info["loop"] == 0  # it never ends, and rests on its last picture
+        film.seek(4)
+        assert film.info["duration"] == 2000
+    spots = ["--preset", "spots", "--dx", "0.5"]
+    result = run("field", *poke, "--steps", "600", *spots, "--out", tmp_path / "turing.npz")
     assert result.exit_code == 0, result.output
     with np.load(tmp_path / "turing.npz") as saved:
-        field = FitzHughNagumo((24, 40), noise=0, **PRESETS["spots"])
+        field = FitzHughNagumo((24, 40), noise=0, **PRESETS["spots"] | {"dx": 0.5})
         field.poke(20, 12, 3, 1)
         for _ in range(100):
             field.step(6)
         assert np.array_equal(saved["u"], field.u) and np.array_equal(saved["v"], field.v)
-        assert saved["beta"] == PRESETS["spots"]["beta"] and saved["Dv"] == 20
+        assert saved["beta"] == PRESETS["spots"]["beta"]
+        assert (saved["Du"], saved["Dv"], saved["dx"]) == (1, 20, 0.5)  # as asked, not in cells
+
+
+def test_a_picture_is_dark_where_u_is_low_and_the_last_of_its_frames(tmp_path):
+    light = np.asarray(image_of(np.array([[-0.9, 0.9]])).convert("L"))
+    assert light[0, 0] < 20 and light[0, 1] > 230
+    out = tmp_path / "FRAMES.PNG"
+    assert check_format(out) == ".png"
+    save_frames([Image.fromarray(np.full((4, 4), level, np.uint8)) for level in (0, 100, 200)], out)
+    with Image.open(out) as picture:
+        assert (np.asarray(picture) == 200).all()
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import pytest
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 
+from eqkernel.conv_figures import MapStory, draw_maps
 from eqkernel.figures import FLOOR, RED, Story, draw
 from eqkernel.training import Epoch
 
@@ -14,7 +15,20 @@ def epoch(number, loss, accuracy, held_out):
 
 
 @pytest.fixture
-def drawn(monkeypatch, tmp_path):
+def figures(monkeypatch):
+    """A list of what is saved."""
+    saved, save = [], Figure.savefig
+
+    def savefig(figure, *args, **options):
+        saved.append(figure)
+        save(figure, *args, **options)
+
+    monkeypatch.setattr(Figure, "savefig", savefig)
+    return saved
+
+
+@pytest.fixture
+def drawn(figures, tmp_path):
     """(story, figure): a small story and the figure drawn of it."""
     rng = np.random.default_rng(0)
     curves = {"before": ([1.0, 0.1, 0.0], [0.5, 1e-3, 1e-12]), "after": ([2.0, 0.2, 0.02], [1.0, 0.1, 0.01])}
@@ -30,14 +44,6 @@ def drawn(monkeypatch, tmp_path):
         guesses=["8", "5", "7"],
         errors="one error",
     )
-    figures = []
-    save = Figure.savefig
-
-    def savefig(figure, *args, **options):
-        figures.append(figure)
-        save(figure, *args, **options)
-
-    monkeypatch.setattr(Figure, "savefig", savefig)
     draw(story, tmp_path / "picture.png")
     assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
     return story, figures[0]
@@ -87,3 +93,36 @@ def test_errors_are_marked(drawn):
     assert list(words) == ["3, read 8", "5", "7"]
     assert words["3, read 8"] == to_rgba(RED) != words["5"] == words["7"]
     assert axes.get_title() == "one error"
+
+
+def test_scales_and_colours_are_those_that_the_titles_tell(drawn):
+    loss, _, residuals, features, examples = drawn[1].axes
+    assert loss.get_yscale() == residuals.get_yscale() == "log"
+    assert "red excites, blue inhibits" in features.get_title() and features.images[0].get_cmap().name == "RdBu_r"
+    assert features.images[0].get_clim() == (-1, 1) and examples.images[0].get_clim() == (0, 1)
+
+
+def test_maps_stand_below_their_images_and_signed_ones_have_signed_colours(figures, tmp_path):
+    rng, curve = np.random.default_rng(0), ([1.0], [1.0])
+    story = MapStory(
+        title="a title",
+        histories=[[epoch(1, 2.0, 0.5, 0.6)]],
+        held_out="test",
+        residuals={"before": curve, "after": curve},
+        steps=(3, 1),
+        filters=rng.normal(size=(4, 3, 3)),
+        images=rng.random((2, 5, 5)),
+        labels=["3", "5"],
+        maps={"layer 1": rng.random((2, 4, 4)), "layer 2": rng.normal(size=(2, 1, 10))},
+    )
+    draw_maps(story, tmp_path / "picture.png")
+    filters, *rows = figures[0].axes[3:]
+    assert "red excites, blue inhibits" in filters.get_title() and filters.images[0].get_cmap().name == "RdBu_r"
+    assert [axes.get_title() for axes in rows] == ["3", "5", "", "", "", ""]
+    pictures = [axes.images[0] for axes in rows]
+    below = [image for maps in story.maps.values() for image in maps]
+    for picture, expected in zip(pictures, (*story.images, *below), strict=True):
+        np.testing.assert_array_equal(picture.get_array(), expected)
+    assert [picture.get_cmap().name for picture in pictures[::2]] == ["gray_r", "magma", "RdBu_r"]
+    lows, highs = zip(*(picture.get_clim() for picture in pictures), strict=True)
+    assert lows[:4] == (0, 0, 0, 0) and lows[4:] == (-highs[4], -highs[5])

@@ -1,7 +1,9 @@
 """The integer network: NumPy model and C99 source are equal to the last bit, and both refuse and report alike."""
 
 import re
+import shutil
 import subprocess
+import tempfile
 
 import numpy as np
 import pytest
@@ -9,7 +11,8 @@ import pytest
 from eqkernel import EqkernelError
 from eqkernel.data import gaussian_clusters
 from eqkernel.integer import Compiled, Config, Report, arithmetic, initial, predict, train_step, vectors
-from eqkernel.integer.compiled import compiler, flat, sources, unflat
+from eqkernel.integer.compiled import compile_library, compiler, flat, sources, unflat
+from eqkernel.integer.model import quantise
 from eqkernel.integer.quantise import integer_images, integer_targets
 
 needs_cc = pytest.mark.skipif(compiler() is None, reason="needs a C compiler: install gcc or clang")
@@ -75,6 +78,27 @@ def test_the_c_sources_hold_no_float_no_division_and_no_heap():
         assert not found, f"{path.name}: {found}"
 
 
+def test_the_compiler_is_the_one_named_and_must_be_there(monkeypatch):
+    monkeypatch.setenv("CC", "sh")
+    assert compiler() == shutil.which("sh")
+    monkeypatch.setattr("eqkernel.integer.compiled.compiler", lambda: None)
+    with pytest.raises(EqkernelError, match="no C compiler was found"):
+        compile_library(Config())
+
+
+@needs_cc
+def test_a_library_is_compiled_anew_from_a_changed_source_and_not_from_a_wrong_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    source, libraries = tmp_path / "own.c", []
+    for more in ("", "int other;\n"):
+        source.write_text(f'#include "eqk_int.h"\n{more}')
+        libraries.append(compile_library(Config(), source))
+    assert libraries[0] != libraries[1]
+    source.write_text("no C")
+    with pytest.raises(EqkernelError, match="could not compile own.c"):
+        compile_library(Config(), source)
+
+
 @needs_cc
 def test_c_refuses_bad_arguments_and_changes_nothing():
     config = Config(3, 4, 2)
@@ -97,12 +121,28 @@ def test_bad_input_gives_one_clear_error():
         ((x, t[:, :1], (1, 1), 0), r"t must be int8 of shape \(B, 2\)"),
         ((x, t[:4], (1, 1), 0), "x has 5 rows and t 4"),
         ((x, t, (1, 30), 0), r"rates must be two whole numbers in 0..24, not \(1, 30\)"),
+        ((x, t, (1,), 0), "rates must be two whole numbers"),
+        ((x, t, (1, 1, 1), 0), "rates must be two whole numbers"),
+        ((np.ones((256, 3), np.int8), np.ones((256, 2), np.int8), (1, 1), 0), "from 1 to 255"),
     ):
         with pytest.raises(EqkernelError, match=message):
             train_step(config, masters, *arguments)
     for wrong in {"leak": 8}, {"inputs": 0}, {"form": "sideways"}, {"inputs": 3000, "shift1": 0}:
         with pytest.raises(EqkernelError):
             config.but(**wrong)
+    with pytest.raises(EqkernelError, match="hidden and outputs overflow"):
+        Config(hidden=30_000, outputs=10_000)
+    Config(inputs=40_000, fraction=6, shift1=6)  # as wide as sums of 32 bits allow at that shift
+
+
+def test_first_weights_are_as_wide_as_their_layer_asks_and_follow_the_seed():
+    config, ternary = Config(64, 64, 10), Config(65, 64, 10, threshold=8, shift1=3, shift2=2)
+    weights = quantise(initial(config, 0), config).first
+    assert weights.std() / 2**config.shift1 == pytest.approx(1 / np.sqrt(3 * 64), rel=0.1)
+    assert (initial(config, 0).first != initial(config, 1).first).any()
+    assert (quantise(initial(ternary, 0), ternary).first == 0).mean() == pytest.approx(0.5, abs=0.05)
+    wide = initial(Config(1, 40, 2, shift1=15), 0).first.astype(int)
+    assert (abs(wide) == 32767).mean() > 0.9  # clipped, not wrapped
 
 
 def test_images_and_labels_that_mean_nothing_are_refused():
@@ -121,6 +161,7 @@ def test_images_and_labels_that_mean_nothing_are_refused():
         with pytest.raises(EqkernelError, match=r"x must be real numbers \(B, n\) without a NaN"):
             integer_images(images)
     assert integer_images([[0, 1], [-1, np.inf]]).tolist() == [[0, 127, 127], [0, 127, 127]]
+    assert integer_images([[0.006, 0.5]]).tolist() == [[1, 64, 127]]  # to the nearest
 
 
 def test_the_rules_say_what_they_do():

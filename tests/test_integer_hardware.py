@@ -2,6 +2,7 @@
 
 import ctypes
 import re
+import runpy
 import shutil
 import subprocess
 from pathlib import Path
@@ -117,3 +118,13 @@ def test_the_rtl_equals_c99(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "7-5-3 int8: 3000 cases" in done.stdout
+
+
+def test_the_page_of_the_synthesis_has_its_cycles_and_the_median_clock(monkeypatch):
+    script = runpy.run_path(str(sources() / "rtl" / "synthesise.py"))
+    monkeypatch.setitem(script["page"].__globals__, "version", lambda package: "0")
+    page, text = script["page"]([], 1.0), (Path(__file__).parent.parent / "docs" / "ecp5.md").read_text()
+    cycles = [re.search(r"(\d+) cycles a prediction and (\d+) a training step", it).groups() for it in (page, text)]
+    assert cycles[0] == cycles[1]
+    reports = [{"fmax": {"clk": {"achieved": clock}}, "utilization": {}} for clock in (90.0, 100.0, 140.0)]
+    assert "| 100.0 | 90.0 100.0 140.0 |" in script["row"]("a", reports)

@@ -257,6 +257,17 @@ def test_an_update_reads_states_of_any_layout_and_real_type(backend, layout):
     np.testing.assert_array_equal(*found)
 
 
+def test_the_update_of_a_step_goes_by_the_schedule_that_it_was_given():
+    """Phase by phase, as the reference takes it."""
+    net, twin = (
+        Network.dense(12, 9, 8, 4, schedule=PLAN.but(gamma=gamma), dtype="float64", backend="reference")
+        for gamma in (0.5, 0.1)
+    )
+    train_step(net, X[:40], Y[:40], lr=0.1, schedule=twin.schedule)
+    train_step(twin, X[:40], Y[:40], lr=0.1)
+    np.testing.assert_array_equal(net.buffer, twin.buffer)
+
+
 def test_the_algorithm_reads_as_the_algorithm():
     body = inspect.getsource(learning.train_step)
     calls = [body.index(f"{name}(network") for name in ("free_phase", "nudged_phase", "hebbian_update")]

@@ -1,5 +1,6 @@
 """Layers as time: a march is exact until its wall, the wall is where theory has it, and Newton's method has none."""
 
+import re
 from decimal import Decimal, localcontext
 from fractions import Fraction
 
@@ -69,6 +70,12 @@ def test_walls_are_predicted(profile):
         off = predicted_wall(chain, settled, arithmetic) - wall(march, settled)
         assert abs(off) <= 1 + 1.2 * layers_per_digit(kappa)
     assert predicted_wall(chain, settled[:6], "float64") is None
+    assert predicted_wall(chain, settled, "float16", tolerance=1e-9) == 2  # the first that is not given
+    assert abs(predicted_wall(chain, settled, 16) - predicted_wall(chain, settled, "float64")) <= 1
+
+
+def test_a_march_that_is_no_number_is_off():
+    assert wall(np.array([0.0, np.nan]), np.zeros(2)) == 1
 
 
 def test_an_error_of_the_input_grows_by_lambda_a_layer(profile):
@@ -126,6 +133,8 @@ def test_two_species_march_and_rest_on_the_same_equations():
     settled = stationary_newton(chain, (0.5, 0.1), (0.2, 0.4), 40, start=np.full((41, 2), 0.3))
     assert settled.shape == (41, 2) and residual(chain, settled) < 1e-13
     assert tuple(settled[0]) == (0.5, 0.1) and tuple(settled[-1]) == (0.2, 0.4)
+    starts = None, np.zeros((41, 2))  # the default to the last bit
+    np.testing.assert_array_equal(*(stationary_newton(chain, settled[0], settled[-1], 40, start=s) for s in starts))
     march = hamiltonian_march(chain, settled[0], settled[1], 12)
     np.testing.assert_allclose(march, settled[:13], atol=1e-8)
     step = 1e-6
@@ -158,6 +167,9 @@ def test_past_the_wall_a_march_may_overflow_and_says_so_in_its_states():
     [
         (lambda: CubicChain.of(0), "kappa must be positive"),
         (lambda: CubicChain.of(np.nan), "kappa must be positive"),
+        (lambda: CubicChain.of(np.inf), "kappa must be positive and finite"),
+        (lambda: hamiltonian_march(CubicChain(1.0), 0, 0, True), "layers must be a whole number"),
+        (lambda: stationary_newton(FitzHughNagumoChain(), (0, 0), (0, 0), 4, 30), "in NumPy floats only"),
         (lambda: hamiltonian_march(CubicChain(1.0), 0, 0, 0), "layers must be a whole number of at least 1"),
         (lambda: hamiltonian_march(CubicChain(1.0), 0, 0, 3, "int32"), "unknown arithmetic 'int32'"),
         (lambda: hamiltonian_march(CubicChain(1.0), 0, 0, 3, "float31"), "unknown arithmetic 'float31'"),
@@ -212,3 +224,13 @@ def test_the_command_refuses(arguments, message, tmp_path, monkeypatch):
     result = CliRunner().invoke(main, ["march", *arguments])
     assert isinstance(result.exception, EqkernelError) and message in str(result.exception)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_command_marches_in_every_precision_past_its_wall_predicts_each_and_draws_them(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(cli_fields, "draw_march", lambda *arguments: drawn.append(arguments))
+    result = CliRunner().invoke(main, ["march", "--digits", "float16,24", "--out", str(tmp_path / "march.png")])
+    assert result.exit_code == 0, result.output
+    walls = re.findall(r"(\w[\w ]*): wall at layer (\d+), predicted (\d+)", result.output)
+    assert [name for name, _, _ in walls] == list(drawn[0][4]) == ["float16", "24 digits"]
+    assert all(abs(int(met) - int(expected)) <= 4 for _, met, expected in walls)

@@ -145,8 +145,9 @@ def test_to_set_a_parameter_is_to_write_its_numbers(backend):
     np.testing.assert_array_equal(net.buffer[: weight.size], weight.ravel())
     other.parameters[0][...], other.parameters[1][...] = weight, 1
     np.testing.assert_array_equal(predict(net, X, output=True), predict(other, X, output=True))
-    with pytest.raises(EqkernelError, match="parameter 0 must be real numbers, not of type <U1"):
-        net.parameters[0] = "a"
+    for wrong, kind in (("a", "<U1"), (weight + 0j, "complex128")):
+        with pytest.raises(EqkernelError, match=f"parameter 0 must be real numbers, not of type {kind}"):
+            net.parameters[0] = wrong
     for wrong in (weight.T, weight[0], [1, 2]):
         with pytest.raises(EqkernelError, match=r"parameter 0 has shape \(8, 6\), not"):
             net.parameters[0] = wrong
@@ -185,7 +186,7 @@ def test_a_copy_predicts_the_same_bits_and_trains_on(topology, how):
     net.warned = True
     twin, before = COPIES[how](net), net.buffer.copy()
     assert twin.layers == net.layers and twin.connections == net.connections and twin.schedule == net.schedule
-    assert (twin.backend, twin.dtype, twin.seed) == (net.backend, net.dtype, net.seed)
+    assert (twin.backend, twin.dtype, twin.seed, twin.warned) == (net.backend, net.dtype, net.seed, True)
     assert not np.shares_memory(twin.buffer, net.buffer) and np.shares_memory(twin.parameters[0], twin.buffer)
     np.testing.assert_array_equal(predict(twin, X, output=True), predict(net, X, output=True))
     for _ in range(3):

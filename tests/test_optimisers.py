@@ -209,6 +209,7 @@ MISTAKES = {
     "cosine of text": (lambda: cosine("a"), "cosine needs at least one step, not 'a'"),
     "cosine of NaN": (lambda: cosine(float("nan")), "cosine needs at least one step, not nan"),
     "warmup of text": (lambda: cosine(10, "a"), "warmup must be a number"),
+    "warmup below 0": (lambda: cosine(10, -1), "warmup must be a number of at least 0, not -1"),
     "schedule by name": (
         lambda: SGD(0.1, schedule="cosine"),
         "schedule must be a function of the step, .* not 'cosine'",

@@ -142,6 +142,7 @@ def test_muon_does_not_see_the_size_of_a_gradient():
         (lambda: Muon(0.0), "lr must be a positive number"),
         (lambda: Muon(momentum=1.0), r"momentum must lie in \[0, 1\)"),
         (lambda: Muon(bias_rate=-1), "bias_rate must be a number of at least 0"),
+        (lambda: AdaGO(bias_rate=-1), "bias_rate must be a number of at least 0"),
         (lambda: AdaGO(clip=0), "clip must be a positive number"),
         (lambda: AdaGO(start=float("nan")), "start must be a positive number"),
         (lambda: AdaGO(least=-1), "least must be a number of at least 0"),

@@ -22,6 +22,8 @@ from eqkernel import (
     predict,
     train_step,
 )
+from eqkernel.outcomes import judge
+from eqkernel.step import summary
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -126,3 +128,20 @@ def test_no_form_hides_a_nudged_phase_that_diverges(backend, form, steps):
     free = free_phase(net, X)
     with pytest.raises(DivergenceError, match="nudged phase"):
         nudged_phase(net, free, Y, beta=0.1)
+
+
+def test_a_residual_of_rounding_alone_that_grows_has_not_diverged():
+    assert judge(1e-7, 1e-9, 50, None) is Outcome.FIXED_STEPS
+
+
+@pytest.mark.parametrize(
+    ("free", "nudged"),
+    [
+        ((1, 0.9, Outcome.FIXED_STEPS), (5, 1e-4, Outcome.SETTLED)),
+        ((1, 0.01, Outcome.SETTLED), (5, 0.02, Outcome.SETTLED)),
+        ((1, 0.09, Outcome.SETTLED), (5, 0.02, Outcome.OUT_OF_STEPS)),
+    ],
+)
+def test_a_step_tells_of_the_phase_that_settled_worse_of_those_that_are_judged(free, nudged):
+    step = summary(0.0, None, free, nudged)
+    assert (step.residual, step.outcome) == nudged[1:]

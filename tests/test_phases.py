@@ -99,6 +99,13 @@ def test_settle_reaches_the_nudged_equilibrium(backend, sign):
     np.testing.assert_array_equal(settle(net, X).state[2], free_phase(net, X).state[2])
 
 
+def test_settle_tells_how_its_nudged_phase_ended():
+    net = dense(schedule=LONG.but(nudged_steps=1))
+    settled, nudged = settle(net, X, Y, 0.1), nudged_phase(net, free_phase(net, X), Y, 0.1, "positive")
+    told = settled.steps, settled.residual, settled.outcome
+    assert told == (nudged.steps, nudged.residual, nudged.outcome) and told[::2] == (1, Outcome.FIXED_STEPS)
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("form", ["mean-difference", "plus-minus"])
 def test_forms_agree_on_mean_and_difference(backend, form):
@@ -182,9 +189,11 @@ def test_a_sweep_step_is_one_half_sweep(backend):
 def test_what_the_update_counts_is_what_the_free_state_has_felt(backend):
     """A nudged phase with a schedule of its own, after a free phase with another."""
     one = SCHEDULES["single-sweep"].but(gamma=0.5)
-    three = one.but(free_steps=3)
+    three, at_once = one.but(free_steps=3), one.but(order="synchronous")
     net = dense(backend, schedule=one, neuron="tanh", sizes=(6, 9, 8, 3))
-    for free_plan, plan, counts in ((one, one, False), (three, one, True), (one, three, False)):
+    for free_plan, plan, counts in (
+        (one, one, False), (three, one, True), (one, three, False), (at_once, one, True),
+    ):  # fmt: skip
         free = free_phase(net, X, free_plan)
         nudged = nudged_phase(net, free, Y, 0.1, schedule=plan)
         assert nudged.schedule.feed_forward is not counts

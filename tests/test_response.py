@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from PIL import Image
 from test_diffusion import laplacian_matrix
 
-from eqkernel import DivergenceError, EqkernelError, cli_fields
+from eqkernel import DivergenceError, EqkernelError, cli_fields, field_figures
 from eqkernel.fields import FitzHughNagumo
 from eqkernel.reference.field import rates
 from eqkernel.response import asymmetry, linearise, reciprocity, stationary
@@ -62,6 +62,8 @@ def test_pushing_the_nonlinear_field_is_reciprocal_to_eight_digits(field):
     there, back = reciprocity(field, i, j)
     assert there == pytest.approx(back, rel=1e-9)
     assert there == pytest.approx(linearise(field).effective[i, j], rel=1e-9)
+    elsewhere = FitzHughNagumo(field.shape, boundary="neumann", dtype="float64", noise=0, beta=0.05)
+    assert reciprocity(elsewhere, i, j, u=field.u) == pytest.approx((there, back), rel=1e-9)
 
 
 def test_stationary_solves_the_equations_of_a_sparse_construction(field):
@@ -88,8 +90,9 @@ def test_what_cannot_be_is_refused():
     field = FitzHughNagumo(20, dtype="float64", boundary="neumann")
     with pytest.raises(EqkernelError, match="u has 19 cells"):
         linearise(field, np.zeros(19))
-    with pytest.raises(EqkernelError, match="cell 20 is not one of"):
-        reciprocity(field, 3, 20)
+    for cell in (20, -1):
+        with pytest.raises(EqkernelError, match=f"cell {cell} is not one of"):
+            reciprocity(field, 3, cell)
     with pytest.raises(DivergenceError, match="no stationary state nearby"):
         stationary(field, 0.0, np.linspace(-50, 50, 20), iterations=3)
 
@@ -114,3 +117,23 @@ def test_the_command_draws_both_matrices(tmp_path):
     for arguments, message in ((["--out", "r.gif"], "must end in .png"), (["--size", "5000"], "at most 4096")):
         result = CliRunner().invoke(main, ["response", *arguments])
         assert isinstance(result.exception, EqkernelError) and message in str(result.exception)
+
+
+def test_the_command_draws_the_settled_field_and_pushes_the_cells_at_an_eighth_and_three_quarters(
+    tmp_path, monkeypatch
+):
+    drawn = []
+    monkeypatch.setattr(cli_fields, "draw_response", lambda path, found: drawn.append(found))
+    result = CliRunner().invoke(main, ["response", "--size", "24", "--out", str(tmp_path / "response.png")])
+    assert result.exit_code == 0 and "cell 3 answers cell 18" in result.output, result.output
+    assert np.ptp(drawn[0].u) > 0.5
+
+
+def test_the_picture_shows_the_jacobian_beside_the_response_with_their_own_asymmetries(monkeypatch):
+    figures = []
+    monkeypatch.setattr(field_figures, "_save", lambda figure, path: figures.append(figure))
+    found = linearise(FitzHughNagumo(20, dtype="float64", boundary="neumann", noise=0.1))
+    field_figures.draw_response("response.png", found)
+    for axes, matrix in zip(figures[0].axes, (found.raw, found.effective), strict=True):
+        assert axes.images[0].get_array().shape == matrix.shape
+        assert f"asymmetry {asymmetry(matrix):.2g}" in axes.get_title()

@@ -7,8 +7,11 @@ from importlib.util import find_spec
 
 import pytest
 
+import eqkernel as eq
 from eqkernel.backends import BACKENDS, load_backend, unavailable
 from eqkernel.connections import CONNECTIONS
+from eqkernel.data import validation_split
+from eqkernel.march import predicted_wall
 from eqkernel.neurons import NEURONS
 
 VERBS = {
@@ -87,6 +90,34 @@ def test_public_functions_name_the_network_first():
         "free_phase", "nudged_phase", "both_phases", "settle", "hebbian_update", "ep_gradient", "train_step", "predict",
     ):  # fmt: skip
         assert names(getattr(package, name))[0] == "network", name
+
+
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        (eq.train_step, {"beta": 0.02, "variant": "centered"}),
+        (eq.ep_gradient, {"beta": 0.02, "variant": "centered"}),
+        (eq.predict, {"size": 512}),
+        (eq.Network.recurrent, {"bound": 0.9}),
+        (eq.Momentum, {"momentum": 0.9}),
+        (eq.Adam, {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8}),
+        (eq.Muon, {"lr": 0.02}),
+        (eq.AdaGO, {"lr": 0.5, "clip": 1.0}),
+        (validation_split, {"fraction": 0.1}),
+        (predicted_wall, {"tolerance": 0.1}),
+    ],
+)
+def test_defaults_are_the_usual_settings(function, expected):
+    """The results in docs/ were measured with them."""
+    found = inspect.signature(function).parameters
+    assert {name: found[name].default for name in expected} == expected
+
+
+def test_the_named_schedules_have_the_steps_and_tolerances_they_are_known_by():
+    found = {name: (plan.free_steps, plan.nudged_steps, plan.tolerance) for name, plan in eq.SCHEDULES.items()}
+    assert found == {"converged": (30, 10, 1e-3), "few-step": (3, 1, 0.1), "single-sweep": (1, 1, None)}
+    assert {name: plan.name for name, plan in eq.SCHEDULES.items()} == {name: name for name in eq.SCHEDULES}
+    assert eq.Schedule().but(gamma=0.5).name == "custom"
 
 
 def test_cached_kernels_are_stamped_with_every_file_whose_numbers_they_hold():

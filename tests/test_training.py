@@ -1,10 +1,25 @@
 """The training loop is train_step over shuffled batches and nothing more; its records are true."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from compiled import BACKENDS
 
-from eqkernel import SCHEDULES, SGD, EqkernelError, Network, Outcome, free_phase, models, predict, train_step
+from eqkernel import (
+    SCHEDULES,
+    SGD,
+    Adjustment,
+    EqkernelError,
+    Network,
+    Outcome,
+    free_phase,
+    models,
+    nudged_phase,
+    predict,
+    train_step,
+    training,
+)
 from eqkernel.data import batches, gaussian_clusters
 from eqkernel.fields import FitzHughNagumo
 from eqkernel.training import SEEDS_APART, accuracy, fit, residual_curves
@@ -21,12 +36,16 @@ def problem():
     return gaussian_clusters(50, 6, 3, seed=0)
 
 
-@pytest.mark.parametrize("variant", ["centered", "positive"])
-def test_fit_is_train_step_over_shuffled_batches(problem, variant):
+@pytest.mark.parametrize(
+    "asked",
+    [{"variant": "centered"}, {"variant": "positive"}, {"reward": "surprise"}, {"adjustment": Adjustment()}],
+    ids=str,
+)
+def test_fit_is_train_step_over_shuffled_batches(problem, asked):
     x, y = problem
     ours, theirs = network(), network()
     seen = []
-    options = {"beta": 0.1, "variant": variant}
+    options = {"beta": 0.1, **asked}
     history = fit(ours, x, y, epochs=2, batch=16, optimiser=SGD(0.3), seed=7, callback=seen.append, **options)
     optimiser = SGD(0.3)
     for number, epoch in enumerate(history, 1):
@@ -75,6 +94,24 @@ def test_residual_curves_are_the_residuals_of_settles_of_each_length(problem):
         assert settled.outcome is Outcome.FIXED_STEPS
         assert free[steps - 1] == settled.residual
     assert free[-1] < 1e-3 * free[0] and nudged[-1] < 1e-3 * nudged[0]
+    plan = net.schedule.but(tolerance=None)
+    one = nudged_phase(net, free_phase(net, x, plan), y, 0.1, schedule=plan.but(nudged_steps=2))
+    assert nudged[1] == one.residual
+
+
+@pytest.mark.parametrize(
+    ("schedule", "length"),
+    [(FIXED, 10), (FIXED.but(nudged_steps=12), 12), (SCHEDULES["converged"].but(early_stop=True), 30)],
+    ids=["at least ten", "of the longer phase", "without a stop"],
+)
+def test_residual_curves_are_as_long_as_training_settles(problem, schedule, length):
+    assert [len(curve) for curve in residual_curves(network(schedule), *problem, beta=0.1)] == [length, length]
+
+
+def test_the_speed_is_that_of_all_steps_of_the_epoch(problem, monkeypatch):
+    monkeypatch.setattr(training, "time", SimpleNamespace(perf_counter=iter(range(100)).__next__))
+    (epoch,) = fit(network(), *problem, epochs=1, batch=16, optimiser=SGD(0.1))
+    assert epoch.samples_per_second == 50 / 4  # a tick for each of the four steps
 
 
 def test_no_epochs_are_refused(problem):

@@ -225,3 +225,11 @@ def test_a_shape_that_does_not_fit_is_refused(backend, stem, verb, dtype):
         with pytest.raises(ValueError):
             getattr(getattr(MODULES[backend], stem), verb)(out, *wrong)
         np.testing.assert_array_equal(out, before)
+
+
+@pytest.mark.parametrize("backend", COMPILED)
+def test_the_right_number_of_weights_in_another_shape_is_refused(backend):
+    drive = np.zeros((2, 3))
+    with pytest.raises(ValueError):
+        MODULES[backend].dense.drive_post(drive, np.ones((2, 4)), np.ones((4, 3)))
+    assert not drive.any()

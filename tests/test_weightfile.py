@@ -25,6 +25,7 @@ from eqkernel import (
     predict,
     train_step,
 )
+from eqkernel.weightfile import replacing
 
 
 @pytest.mark.parametrize("topology", TOPOLOGIES)
@@ -396,6 +397,12 @@ def test_a_link_stays_a_link_and_its_target_is_written(saved, tmp_path):
         net.save(link)
         assert link.is_symlink() and not target.is_symlink()
         np.testing.assert_array_equal(Network.load(target).buffer, net.buffer)
+
+
+def test_a_file_is_written_beside_the_one_that_it_replaces(tmp_path):
+    """On another disk it could not take its place in one move."""
+    with replacing(tmp_path / "net") as temporary:
+        assert temporary.parent == tmp_path
 
 
 def test_what_is_no_file_is_not_replaced(tmp_path):
