@@ -64,7 +64,7 @@ def up_through(tile, lanes, out, source, winners, room, packed, biased, choosing
         return
     width = shape[POST_C] * lanes
     correlate_up(tile, lanes, room, source, packed, ZERO, shape)
-    if choosing and shape[POOL] == MAX:
+    if choosing:
         choose_winners(tile, winners, tile, room, tile, out, width, shape)
     else:
         pool(tile, out, tile, room, tile, winners, width, shape)
