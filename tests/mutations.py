@@ -280,7 +280,7 @@ MUTATIONS = [Mutation(*row) for row in (
     ("weight decay coupled", SGD, "learn", "weight *= 1 - rate * self.weight_decay",
      "gradient = gradient + self.weight_decay * weight", "updates"),
     ("biases decay", SGD, "apply", "decay=connection.pre is not None", "decay=True", "updates"),
-    ("rate schedule ignored", SGD, "rate", "return self.lr * factor", "return self.lr", "updates"),
+    ("rate schedule ignored", SGD, "rate", "self.lr * float(factor)", "self.lr", "updates"),
 )]
 # fmt: on
 RATE_MUTATIONS = [

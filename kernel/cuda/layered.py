@@ -169,12 +169,13 @@ class Layered(Learner):
     ) -> tuple[list[Any], list[Any], Settled]:
         """Mean and difference, per unit of beta, of the nudged states, from the free state that `workspace` holds."""
         mean, difference = self.launch_nudged(workspace, x, target, beta, variant, schedule)
+        difference[0] = current().arrays.zeros(x.shape, x.dtype)
         return mean, difference, _settled(workspace.report[1].get())
 
     def launch_nudged(
         self, workspace: Workspace, x: Any, target: Any, beta: float, variant: str, schedule: Schedule
     ) -> tuple[list[Any], list[Any]]:
-        """The same without waiting for how it settled."""
+        """The same without waiting for how it settled, or memory for the difference of the input: x stands there."""
         work = workspace
         form = FORMS[schedule.form] if variant == "centered" else int(tiles.RUN_STATE)
         self.settle(
@@ -185,7 +186,7 @@ class Layered(Learner):
                 float(schedule.step), NUDGES[schedule.nudge], _stop(schedule),
             ),
         )  # fmt: skip
-        return self.views(x, work.mean), self.views(current().arrays.zeros(x.shape, x.dtype), work.difference)
+        return self.views(x, work.mean), self.views(x, work.difference)
 
     def step(self, x: Any, y: Any, beta: float, variant: str, schedule: Schedule, optimiser: Optimiser) -> Whole | None:
         """A whole training step that waits for the device once: before the update, for all that may forbid it.
