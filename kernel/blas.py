@@ -1,4 +1,4 @@
-"""One thread of NumPy's BLAS: its results depend on how many it has, and on a busy machine many are slower than one."""
+"""One thread of NumPy's BLAS, whose results depend on how many it has."""
 
 from __future__ import annotations
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from importlib.resources import as_file, files
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any
 
 import click
@@ -16,6 +15,7 @@ from .cpu.threads import MOST_THREADS
 from .errors import EqkernelError
 from .interop import to_host
 from .network import Network
+from .weightfile import check_writable
 
 DIGITS = tuple("0123456789")
 CLOTHES = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot")
@@ -43,19 +43,21 @@ VALIDATION = click.option(
 )
 
 
+def _make(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EqkernelError(f"cannot write into {out}: {error.strerror}; name another --out") from error
+
+
 @contextmanager
 def writing_into(out: Path, *names: str) -> Iterator[None]:
     """The folder is made, and seen to take files of these names, before the work; if nothing comes of it, it goes."""
     made = [folder for folder in (out, *out.parents) if not folder.exists()]
     try:
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-            TemporaryFile(dir=out).close()
-            for name in names:
-                if (out / name).exists() and not (out / name).is_file():
-                    raise EqkernelError(f"cannot write {out / name}: it is there, and not a file; name another --out")
-        except OSError as error:
-            raise EqkernelError(f"cannot write into {out}: {error.strerror}; name another --out") from error
+        _make(out)
+        for name in names:
+            check_writable(out / name)
         yield
     except BaseException:
         for folder in made:

@@ -58,7 +58,7 @@ def is_finite(value: Any) -> bool:
         return False
 
 
-def is_whole(value: Any, least: int) -> bool:
+def is_whole(value: Any, least: float) -> bool:
     """Whether `value` is a whole number of at least `least`."""
     return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value >= least)
 

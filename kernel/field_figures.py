@@ -6,7 +6,6 @@ import os
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +15,7 @@ from .errors import EqkernelError
 from .figures import BLUE, GREEN, GREY, ORANGE, RED
 from .march import Chain, growth, predicted_wall
 from .response import Response, asymmetry
-from .weightfile import replacing
+from .weightfile import check_writable, replacing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,18 +26,13 @@ SHOWN = 0.9  # |u| at the ends of the colours: where patterns of the default con
 
 
 def check_format(path: str | os.PathLike[str], formats: Sequence[str] = FORMATS) -> str:
-    """The suffix of `path`; EqkernelError unless it is one of `formats` and the folder exists and takes files."""
+    """The suffix of `path`; EqkernelError unless it is one of `formats` and the file can be written."""
     path = Path(path)
     if path.suffix.lower() not in formats:
         raise EqkernelError(f"cannot write {path}: its name must end in {' or '.join(formats)}")
     if not path.parent.is_dir():
         raise EqkernelError(f"cannot write {path}: there is no folder {path.parent}")
-    if path.exists() and not path.is_file():
-        raise EqkernelError(f"cannot write {path}: it is there, and not a file")
-    try:
-        TemporaryFile(dir=path.parent).close()
-    except OSError as error:
-        raise EqkernelError(f"cannot write {path}: {error.strerror}") from error
+    check_writable(path)
     return path.suffix.lower()
 
 

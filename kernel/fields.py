@@ -145,12 +145,12 @@ class FitzHughNagumo:
             raise EqkernelError(
                 f"a poke needs finite numbers, not x = {x!r}, y = {y!r}, radius = {radius!r}, value = {value!r}"
             )
+        if radius < 0:
+            raise EqkernelError(f"the radius of a poke must be at least 0, not {radius!r}")
         rows, columns = self.shape if len(self.shape) == 2 else (1, *self.shape)
         down, across = (abs(np.arange(n) - at) for n, at in ((rows, y), (columns, x)))
         if self.boundary == "periodic":
             down, across = np.minimum(down, abs(rows - down)), np.minimum(across, abs(columns - across))
-        if radius < 0:
-            raise EqkernelError(f"the radius of a poke must be at least 0, not {radius!r}")
         disc = down[:, None] ** 2 + across**2 <= radius**2
         if not disc.any():
             raise EqkernelError(f"no cell of the {columns} x {rows} grid lies within {radius} of column {x}, row {y}")

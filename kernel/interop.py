@@ -102,10 +102,11 @@ def states_of(network: Network, **given: list[Any]) -> list[list[Any]]:
             array = to_network(network, label, array)
             if network.arrays is np:
                 array = laid_out(label, as_array(label, array), network.dtype)
-                check_finite(label, array)  # on a device, to look would stop it
             batch = batch or (array.shape or (0,))[0]
             if not batch or array.shape != (batch, n):
                 raise EqkernelError(f"{label} has shape {array.shape}: this network takes ({batch or 'B'}, {n})")
+            if network.arrays is np:  # on a device, to look would stop it
+                check_finite(label, array)
             lists[-1].append(array)
     return lists
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from math import prod
+from math import inf, prod
 from os import PathLike
 from typing import Any, SupportsIndex
 
@@ -80,10 +79,10 @@ class Parameters(tuple[NDArray, ...]):
         if given.dtype.kind not in "fiub":
             raise EqkernelError(f"parameter {index} must be real numbers, not of type {given.dtype}")
         with np.errstate(over="ignore"):
-            fits = np.isfinite(given.astype(self[index].dtype)) | ~np.isfinite(given)
-        if not fits.all():
-            raise EqkernelError(f"parameter {index}: a number is too large for {self[index].dtype}")
-        write(self[index], given)
+            values = given.astype(self[index].dtype)
+        if (np.isfinite(values) != np.isfinite(given)).any():
+            raise EqkernelError(f"parameter {index}: a number is too large for {values.dtype}")
+        write(self[index], values)
 
 
 FIXED = {"layers", "connections", "cost", "dtype", "backend", "buffer", "parameters"}  # what an engine is built on
@@ -279,7 +278,7 @@ class Network:
         for connection in self.connections:
             is_bias = connection.pre is None and not isinstance(connection, Dense | Conv)
             pre = 0 if is_bias else connection.pre
-            if pre is None or not all(is_whole(layer, -sys.maxsize) for layer in (pre, connection.post)):
+            if pre is None or not all(is_whole(layer, -inf) for layer in (pre, connection.post)):
                 raise EqkernelError(f"{connection!r} must name layers by their numbers, 0..{last}")
             if not 0 <= pre <= connection.post <= last or connection.post == 0:
                 raise EqkernelError(

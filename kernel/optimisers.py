@@ -25,7 +25,7 @@ from .interop import to_host, write
 if TYPE_CHECKING:
     from .network import Network
 
-LARGEST_RATE = float(np.finfo(np.float32).max)
+LARGEST = float(np.finfo(np.float32).max)  # of a rate or decay: beyond it, float32 weights are no numbers
 RateSchedule = Callable[[int], float]
 OTHERS = "this optimiser holds the moments of another network: give every network its own"
 
@@ -67,8 +67,8 @@ class Optimiser:
     def __init__(self, lr: float, weight_decay: float = 0.0, schedule: RateSchedule | None = None) -> None:
         if not (is_finite(lr) and lr > 0):
             raise EqkernelError(f"lr must be a positive number, not {lr!r}")
-        if not (is_finite(weight_decay) and 0 <= float(weight_decay) <= LARGEST_RATE):
-            raise EqkernelError(f"weight_decay must be a number of at least 0, not {weight_decay!r}")
+        if not (is_finite(weight_decay) and 0 <= float(weight_decay) <= LARGEST):
+            raise EqkernelError(f"weight_decay must be a number of at least 0 that float32 holds, not {weight_decay!r}")
         if not (schedule is None or callable(schedule)):
             raise EqkernelError(f"schedule must be a function of the step, such as cosine(1000), not {schedule!r}")
         self.lr, self.weight_decay = float(lr), float(weight_decay)
@@ -83,7 +83,7 @@ class Optimiser:
         if not is_finite(factor):
             raise EqkernelError(f"schedule must give a number for every step, not {factor!r} for step {self.steps}")
         rate = self.lr * float(factor)
-        if abs(rate) > LARGEST_RATE:
+        if abs(rate) > LARGEST:
             raise EqkernelError(f"schedule gives {factor!r} for step {self.steps}: a learning rate of {rate:.3g}")
         return rate
 

@@ -151,9 +151,10 @@ def _nudged(
 def _judged_nudged(
     network: Network, plan: Schedule, mean: list[NDArray], difference: list[NDArray], settled: Settled
 ) -> Nudged:
-    """What an engine's nudged phase gave, judged."""
+    """What an engine's nudged phase gave, judged; it need not say that the clamped input has no difference."""
     outcome = judged(network, "nudged", settled, plan)
-    return Nudged(mean, difference, settled[0], settled[1], outcome, plan)
+    still = network.arrays.zeros(mean[0].shape, network.dtype)
+    return Nudged(mean, [still, *difference[1:]], settled[0], settled[1], outcome, plan)
 
 
 def both_phases(

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from os import PathLike
 from pathlib import Path
-from tempfile import NamedTemporaryFile
+from tempfile import NamedTemporaryFile, TemporaryFile
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -64,6 +64,14 @@ def _target(path: str | PathLike[str]) -> Path:
     except (OSError, TypeError, ValueError) as error:
         raise EqkernelError(f"cannot write {path!s:.300}: {error}; nothing was changed") from error
     return target
+
+
+def check_writable(path: str | PathLike[str]) -> None:
+    """EqkernelError, before the work, where `replacing` could not begin to write `path`."""
+    try:
+        TemporaryFile(dir=_target(path).parent).close()
+    except OSError as error:
+        raise EqkernelError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def save_network(network: Network, path: str | PathLike[str]) -> None:
@@ -143,21 +151,14 @@ def load_network(kind: type[Network], path: str | PathLike[str], backend: str, d
     return network
 
 
-def _is_folder(path: Any) -> bool:
-    try:
-        return os.path.isdir(path)
-    except (TypeError, ValueError):
-        return False
-
-
 def _read(path: str | PathLike[str]) -> tuple[dict[str, str], dict[str, NDArray]]:
     """The metadata and the tensors of a safetensors file."""
     try:
-        there = Path(path).is_file()
+        there, hint = Path(path).is_file(), ": it is a folder" if Path(path).is_dir() else ""
     except (OSError, TypeError, ValueError):  # a name that is too long, or None
-        there = False
+        there, hint = False, ""
     if not there:
-        raise EqkernelError(f"no weight file at {path!s:.300}{': it is a folder' if _is_folder(path) else ''}")
+        raise EqkernelError(f"no weight file at {path!s:.300}{hint}")
     safetensors = _safetensors()
     try:
         with safetensors.safe_open(os.fspath(path), framework="numpy") as handle:

@@ -326,7 +326,7 @@ KERNEL_MUTATIONS = [
         "phases",
     ),
     ("kernel not turned round", "correlate.py", "(taps_x - 1 - tx) * stride", "tx * stride", "conv_verbs"),
-    ("phase of the stride", "correlate.py", "(phase_x - padding) % stride", "phase_x", "conv_verbs"),
+    ("phase of the stride", "correlate.py", "phase_x = (x0 + padding) % stride", "phase_x = x0", "conv_verbs"),
     ("border tap dropped", "correlate.py", "source_w - left)", "source_w - 1 - left)", "conv_verbs"),
     ("the last of equals wins", "pooling.py", "code if values[i] >", "code if values[i] >=", "conv_verbs"),
     ("a difference keeps its own winners", "drives.py", "channel if biased else MEAN,", "channel,", "winners"),

@@ -105,6 +105,7 @@ def check_phases(net, batch, seed, variant="centered", beta=0.25, split=False):
     largest = 2 * beta * max(abs(d).max() for d in twin_nudged.difference)
     pull = max(1.0, bound.fan_out) * (1 + bound.size + largest)  # bounds the nudge at beta = 1, live ones too
     mean, difference = bound.nudged(net.schedule.form, beta, variant, pull, max(largest, 2 * beta * pull))
+    assert (nudged.mean[0] == x).all() and not nudged.difference[0].any()
     for l in range(1, len(net.sizes)):
         readout = net.has_readout and l == len(net.sizes) - 1
         out = bound.readout(settled) if readout else settled

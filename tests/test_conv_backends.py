@@ -290,12 +290,13 @@ def test_a_trace_of_averages_is_added_up_before_it_is_added(backend, window):
 
 
 @pytest.mark.parametrize("backend", COMPILED)
-def test_a_stride_longer_than_a_narrow_map_takes_no_longer(backend):
-    """One phase of the stride for each pixel at most, not for each step of it: a million times as many here."""
-    geometry = conv_geometry("here", (1, 3000, 1), (1, 1, 1), 1, 3000, 0, "none", 1)
-    drive = np.zeros((1, 3000), np.float32)
+def test_a_stride_as_long_as_a_narrow_map_has_no_more_phases_than_the_map_pixels(backend):
+    """Its square is as many as would take half an hour."""
+    n = 300_000
+    geometry = conv_geometry("here", (1, n, 1), (1, 1, 1), 1, n, 0, "none", 1)
+    drive = np.zeros((1, n), np.float32)
     MODULES[backend].conv.drive_pre(drive, np.ones((1, 1)), np.full((1, 1, 1, 1), 2.0), geometry, None)
-    np.testing.assert_array_equal(drive, 2.0 * np.eye(1, 3000))
+    np.testing.assert_array_equal(drive, 2.0 * np.eye(1, n))
 
 
 def test_noted_winners_are_not_sought_again(monkeypatch):

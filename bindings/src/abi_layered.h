@@ -159,7 +159,6 @@ static eqk_status check_nudge(const EQK(job) * job) {
 
 static eqk_status check_update(const EQK(job) * job) {
     const eqk_optimiser *o = &job->optimiser;
-    int64_t last = job->count - 1, top = job->layers[last].neuron == EQK_SOFTMAX ? last - 1 : last;
     double power = 1;
     REQUIRE(o->rule >= EQK_GRADIENT && o->rule <= EQK_ADAM, EQK_BAD_VALUE);
     REQUIRE(isfinite((EQK_REAL)o->rate) && isfinite((EQK_REAL)o->decay), EQK_BAD_VALUE);
@@ -167,7 +166,7 @@ static eqk_status check_update(const EQK(job) * job) {
         REQUIRE(isfinite((EQK_REAL)o->constants[i]), EQK_BAD_VALUE);
     REQUIRE(o->rule != EQK_ADAM || (EQK_REAL)o->constants[4] > 0, EQK_BAD_VALUE);
     REQUIRE(between(job->schedule.gamma, 0, 1), EQK_BAD_VALUE);
-    for (int64_t l = 1; l < top; l++)
+    for (int64_t l = 1; l < top_of(job->layers, job->count); l++)
         power *= job->schedule.gamma;
     REQUIRE(isfinite((EQK_REAL)(1 / power)), EQK_BAD_VALUE); /* what layer 1 learns is divided by it */
     REALS(job->parameters);

@@ -145,7 +145,7 @@ static tile tile_at(const JOB *job, int64_t index, int64_t place) {
     int64_t samples = job->batch - first < width ? job->batch - first : width;
     real *begin = (real *)(((uintptr_t)job->work + 63) / 64 * 64), *packed = begin;
     begin += SPLIT ? packed_before(job->layers, job->count) : 0;
-    tile t = {job->layers, last, job->layers[last].neuron == EQK_SOFTMAX ? last - 1 : last, job->parameters,
+    tile t = {job->layers, last, top_of(job->layers, job->count), job->parameters,
               begin + place * tile_size(job->layers, job->count, width), lanes_for(samples),
               section_rows(job->layers, job->count), packed, first, samples};
     return t;

@@ -102,6 +102,11 @@ static inline int has_convs(const eqk_layer *layers, int64_t count) {
     return any;
 }
 
+/* The layer that the cost nudges: the last one, or the one below a softmax readout. */
+static inline int64_t top_of(const eqk_layer *layers, int64_t count) {
+    return count - 1 - (layers[count - 1].neuron == EQK_SOFTMAX);
+}
+
 /* Samples of a full tile, fewer of maps, whose states are large; and how many tiles a batch makes. */
 static inline int64_t width_of(const eqk_layer *layers, int64_t count, int64_t chains) {
     return has_convs(layers, count) ? chains : 2 * chains;

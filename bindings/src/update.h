@@ -241,8 +241,7 @@ INLINE int feed_forward(const eqk_schedule *s) {
  * layer l into the gradient of the mean loss; a readout, outside the energy, has no power of gamma. */
 static void update(const JOB *job, int64_t part, int64_t parts) {
     const eqk_layer *layers = job->layers;
-    int64_t last = job->count - 1, batch = job->batch;
-    int64_t top = layers[last].neuron == EQK_SOFTMAX ? last - 1 : last;
+    int64_t last = job->count - 1, batch = job->batch, top = top_of(layers, job->count);
     size_t share = (size_t)update_room(layers, job->count, batch, CHAINS) * sizeof(real);
     real *room = (real *)(((uintptr_t)job->work + 63) / 64 * 64 + (size_t)part * share);
     for (int64_t l = 1; l <= last; l++) {

@@ -23,12 +23,11 @@ from .tiles import ONE, ZERO
 
 _patch_a, _patch_b, _patch1 = (patch(rows) for rows in PATCHES)
 _HEIGHT, _LOW, _ = PATCHES
-# The places of a shape: those of a ConvGeometry, and three more.
+NUMBERS = len(ConvGeometry._fields) + 3  # of a shape: a ConvGeometry's, and three more
 (
     PRE_H, PRE_W, PRE_C, MAP_H, MAP_W, POST_H, POST_W, POST_C, KERNEL, STRIDE, PADDING, POOL, WINDOW,
     TAPS, SPREAD, STEP,
-) = tuple(np.arange(16))  # fmt: skip
-NUMBERS = len(ConvGeometry._fields) + 3
+) = tuple(np.arange(NUMBERS))  # fmt: skip
 
 
 def shape_of(g: ConvGeometry) -> NDArray:
@@ -136,13 +135,15 @@ def pack_up(packed, at, weight, weight_at, bias, bias_at, shape):
 
 @kernel
 def pack_down(packed, at, weight, weight_at, gain, shape):
-    """Pack gain * weight for the adjoint, phase after phase."""
+    """Pack gain * weight for the adjoint, phase after phase of those that the map has a pixel of."""
     rows, depth, size, stride = shape[PRE_C], shape[POST_C], shape[KERNEL], shape[STRIDE]
     packed[at : at + _HEIGHT] = packed.dtype.type(0)
     out = at + _HEIGHT
-    for phase_y in range(stride):
+    for y0 in range(min(stride, shape[PRE_H])):
+        phase_y = (y0 + shape[PADDING]) % stride
         taps_y = taps_of(size, stride, phase_y)
-        for phase_x in range(stride):
+        for x0 in range(min(stride, shape[PRE_W])):
+            phase_x = (x0 + shape[PADDING]) % stride
             taps_x, i = taps_of(size, stride, phase_x), 0
             while i < rows:
                 count = block_of(rows - i)
@@ -217,16 +218,18 @@ def correlate_down(tile, lanes, out, source, packed, shape):
     """out (pre) = gain * (the adjoint of K *) source (map before pooling); all are places in the tile."""
     rows, size, stride, padding = shape[PRE_C], shape[KERNEL], shape[STRIDE], shape[PADDING]
     blocks = packed + _HEIGHT
-    for phase_y in range(stride):
-        taps_y, begin_y = taps_of(size, stride, phase_y), (phase_y - padding) % stride
-        pad_y = taps_y - 1 - (begin_y + padding - phase_y) // stride
-        for phase_x in range(stride):
-            taps_x, begin_x = taps_of(size, stride, phase_x), (phase_x - padding) % stride
-            pad_x = taps_x - 1 - (begin_x + padding - phase_x) // stride
+    for y0 in range(min(stride, shape[PRE_H])):
+        phase_y = (y0 + padding) % stride
+        taps_y = taps_of(size, stride, phase_y)
+        pad_y = taps_y - 1 - (y0 + padding - phase_y) // stride
+        for x0 in range(min(stride, shape[PRE_W])):
+            phase_x = (x0 + padding) % stride
+            taps_x = taps_of(size, stride, phase_x)
+            pad_x = taps_x - 1 - (x0 + padding - phase_x) // stride
             correlate(
-                tile, out + (begin_y * shape[PRE_W] + begin_x) * rows * lanes,
+                tile, out + (y0 * shape[PRE_W] + x0) * rows * lanes,
                 stride * shape[PRE_W] * rows * lanes, stride * rows * lanes,
-                taps_of(shape[PRE_H], stride, begin_y), taps_of(shape[PRE_W], stride, begin_x), rows,
+                taps_of(shape[PRE_H], stride, y0), taps_of(shape[PRE_W], stride, x0), rows,
                 tile, source, shape[MAP_H], shape[MAP_W], shape[POST_C],
                 tile, packed, ZERO, blocks, taps_y, taps_x, ONE, pad_y, pad_x, lanes,
             )  # fmt: skip

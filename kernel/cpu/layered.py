@@ -199,7 +199,7 @@ class Layered(Learner):
     def _drawn(self, workspace: Workspace, x: NDArray, settled: Settled, mean: str = "mean") -> Nudged:
         """The result of a nudged phase that settled like this, whose mean the workspace calls `mean`."""
         m, d = workspace.views(mean, len(x)), workspace.views("difference", len(x))
-        return [x, *m], [np.zeros_like(x), *d], settled
+        return [x, *m], [x, *d], settled
 
     def _mean(self, variant: str, schedule: Schedule) -> str:
         """Where the difference alone settles, the mean is the free state, and nothing writes it a second time."""

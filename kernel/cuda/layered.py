@@ -169,13 +169,12 @@ class Layered(Learner):
     ) -> tuple[list[Any], list[Any], Settled]:
         """Mean and difference, per unit of beta, of the nudged states, from the free state that `workspace` holds."""
         mean, difference = self.launch_nudged(workspace, x, target, beta, variant, schedule)
-        difference[0] = current().arrays.zeros(x.shape, x.dtype)
         return mean, difference, _settled(workspace.report[1].get())
 
     def launch_nudged(
         self, workspace: Workspace, x: Any, target: Any, beta: float, variant: str, schedule: Schedule
     ) -> tuple[list[Any], list[Any]]:
-        """The same without waiting for how it settled, or memory for the difference of the input: x stands there."""
+        """The same without waiting for how it settled."""
         work = workspace
         form = FORMS[schedule.form] if variant == "centered" else int(tiles.RUN_STATE)
         self.settle(
